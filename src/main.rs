@@ -1,0 +1,3 @@
+//! The program: arguments, configuration, diagnostics, run, exit code.
+
+fn main() {}
