@@ -1,0 +1,3 @@
+//! The desired policy of each worker: what it is, and how it becomes control messages in a connection's dialect.
+
+pub mod policy;

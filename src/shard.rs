@@ -1,0 +1,102 @@
+//! The task that owns the state of the workers of one shard.
+//!
+//! Streams send what they read; the task decodes it, feeds the engine, and passes on what the engine makes. A full
+//! channel makes a stream stop reading, which is the back-pressure that a worker sees.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::policy::Policy;
+use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::{EventLedger, StreamId};
+use crate::worker::{Identity, WorkerKey};
+
+/// Messages that a shard's channel holds: enough that a stream need not wait for the task at every turn, few enough
+/// that a slow shard stops the reading within a megabyte or so.
+pub const SHARD_CHANNEL_CAPACITY: usize = 256;
+
+/// The message that stands in a stream for one that was too large, and was skipped before it was buffered. It is not a
+/// `TelemetryEvent` (field number 0, wire type 7), so no worker can mean it as one.
+pub const OVERSIZED_MARKER: &[u8] = b"\x07snakepit-bridge-oversized";
+
+/// What a shard is told.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// A worker opened a stream.
+    Opened {
+        /// The stream.
+        stream: StreamId,
+        /// Its worker.
+        worker: WorkerKey,
+        /// What its headers say.
+        identity: Arc<Identity>,
+        /// What is enforced.
+        policy: Arc<Policy>,
+    },
+    /// Messages arrived, in this order. [`OVERSIZED_MARKER`] stands for one that was skipped.
+    Messages {
+        /// On this stream.
+        stream: StreamId,
+        /// As they stood on the wire.
+        messages: Vec<Bytes>,
+    },
+    /// The stream is over.
+    Closed {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Another incarnation of this worker's id has connected.
+    Superseded {
+        /// The old incarnation.
+        worker: WorkerKey,
+    },
+    /// Give up the oldest open span of this worker: the bridge's own limit is reached.
+    Evict {
+        /// The worker.
+        worker: WorkerKey,
+    },
+    /// The admin API asks.
+    Ledger(oneshot::Sender<EventLedger>),
+    /// The admin API asks.
+    Workers(oneshot::Sender<Vec<WorkerReport>>),
+    /// The admin API asks.
+    OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
+    /// The app asks.
+    Occupancy(oneshot::Sender<Occupancy>),
+    /// Close everything that is open, judge everything that is held, then answer and end.
+    Shutdown(oneshot::Sender<EventLedger>),
+}
+
+/// The way to every shard.
+#[derive(Debug, Clone)]
+pub struct Shards {
+    senders: Arc<[mpsc::Sender<ShardMessage>]>,
+}
+
+impl Shards {
+    /// The way to these shards. There is at least one.
+    #[must_use]
+    pub fn new(senders: Vec<mpsc::Sender<ShardMessage>>) -> Self {
+        assert!(!senders.is_empty(), "a bridge has at least one shard");
+        Self { senders: senders.into() }
+    }
+
+    /// The shard of a worker: all incarnations of an id on a node share one.
+    #[must_use]
+    pub fn of(&self, worker: &WorkerKey) -> &mpsc::Sender<ShardMessage> {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        hasher.update(worker.node.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(worker.id.as_bytes());
+        let shards = u64::try_from(self.senders.len()).expect("a count of shards fits");
+        let index = usize::try_from(hasher.digest() % shards).expect("less than the count of shards");
+        &self.senders[index]
+    }
+
+    /// Every shard.
+    pub fn all(&self) -> impl Iterator<Item = &mpsc::Sender<ShardMessage>> {
+        self.senders.iter()
+    }
+}

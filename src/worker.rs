@@ -1,0 +1,104 @@
+//! Who sent an event: the key that pairing trusts, and the source that exports show.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What identifies a worker: its node, its id and its process, from request headers or from the connection, never from
+/// metadata.
+///
+/// The same id on the same node with another pid is another *incarnation*, and another key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerKey {
+    /// The worker's host: by header, else the bridge's host name for loopback peers, else the peer's address.
+    pub node: Arc<str>,
+    /// By header, else the peer's address and the stream's number. Carries a suffix (`worker_1#2`) where a live key was
+    /// claimed a second time from another host.
+    pub id: Arc<str>,
+    /// The worker's process id, where a header gave it.
+    pub pid: Option<u32>,
+}
+
+impl fmt::Display for WorkerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.id, self.node)?;
+        self.pid.map_or(Ok(()), |pid| write!(f, "/{pid}"))
+    }
+}
+
+/// Everything a connection says about its worker, apart from the key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// `x-snakepit-worker-id` was given. Where not, metadata may fill in what is shown.
+    pub id_by_header: bool,
+    /// `x-snakepit-pool`.
+    pub pool: Option<Arc<str>>,
+    /// `host.name` of the worker: the bridge's own for loopback peers, else the peer's address.
+    pub host: Option<Arc<str>>,
+    /// The worker runs on the bridge's own host.
+    pub same_host: bool,
+    /// `x-snakepit-node`, as sent.
+    pub node_header: Option<Arc<str>>,
+    /// Which numbering the connection's controls have.
+    pub dialect: Dialect,
+    /// `x-snakepit-capabilities`.
+    pub capabilities: Capabilities,
+}
+
+/// The numbering of control messages on a connection. It is a property of the connection and never guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// The design document's: sampling 1, toggle 2, filter 3.
+    #[default]
+    Design,
+    /// The released package's: toggle 1, sampling 2, filter 3.
+    Released,
+}
+
+impl Dialect {
+    /// The dialect as the API and the header spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Design => "design",
+            Self::Released => "released",
+        }
+    }
+}
+
+/// What a worker said that it can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Honours `event_patterns` of a sampling update.
+    pub sampling_patterns: bool,
+    /// Samples whole spans, by trace id, so that no pair is torn.
+    pub consistent_sampling: bool,
+    /// Speaks `StreamTelemetryBatches`.
+    pub batches: bool,
+}
+
+/// A worker as its exported items show it: the base of an OpenTelemetry resource. Frozen at the first exported item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Unique within a run of the bridge; two sources with the same serial are the same source.
+    pub serial: u64,
+    /// `snakepit.worker.id`.
+    pub worker_id: Arc<str>,
+    /// `snakepit.node`.
+    pub node: Arc<str>,
+    /// `snakepit.pool`.
+    pub pool: Option<Arc<str>>,
+    /// `process.pid`.
+    pub pid: Option<u32>,
+    /// `host.name`.
+    pub host: Option<Arc<str>>,
+    /// The worker runs on the bridge's own host.
+    pub same_host: bool,
+}
+
+impl Source {
+    /// `service.instance.id`: unique across hosts.
+    #[must_use]
+    pub fn instance_id(&self) -> String {
+        format!("{}@{}", self.worker_id, self.node)
+    }
+}
