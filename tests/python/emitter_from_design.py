@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 
 import stubs
+from scenario import trace_id
 
 SKIPPED = 77
 VARIABLE = "SNAKEPIT_DESIGN_DOCUMENT"
@@ -137,6 +138,7 @@ def paired(events: list[Any]) -> list[dict[str, Any]]:
                 {
                     "name": f"snakepit.python.{operation}",
                     "correlation_id": event.metadata["correlation_id"],
+                    "trace_id": trace_id(event.metadata["correlation_id"]),
                     "start_ns": event.measurements["system_time"].int_value,
                     "parent": open_spans[-1]["index"] if open_spans else None,
                     "index": len(spans) + len(open_spans),

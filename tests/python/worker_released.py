@@ -20,6 +20,8 @@ from typing import Any
 
 import grpc
 
+from scenario import trace_id
+
 SKIPPED = 77
 VARIABLE = "SNAKEPIT_PYTHON"
 METHOD = "/SnakepitBridge/StreamTelemetry"
@@ -79,7 +81,9 @@ async def run(arguments: argparse.Namespace, messages: Any, stream: Any) -> None
             async for control in call:
                 truth["controls"].append(control.WhichOneof("control"))
                 received.put_nowait(control)
-                connected.set()
+                # The bridge sends the whole policy first: toggle, sampling, filter.
+                if len(truth["controls"]) == 3:
+                    connected.set()
 
         async def controls() -> AsyncIterator[Any]:
             while True:
@@ -98,8 +102,6 @@ async def run(arguments: argparse.Namespace, messages: Any, stream: Any) -> None
         await asyncio.wait_for(connected.wait(), 20)
         for number in range(arguments.requests):
             await request(stream, truth["spans"], f"{arguments.run} request {number}", fails=number % 3 == 2)
-        # The first control wakes us; the policy's other two follow it at once.
-        await asyncio.sleep(0.2)
         stream.close()
         truth["events_sent"] = await forwarding
         await reading
@@ -132,6 +134,7 @@ def span(stream: Any, spans: list[dict[str, Any]], operation: str, correlation_i
     me = {
         "name": f"snakepit.python.{operation}",
         "correlation_id": correlation_id,
+        "trace_id": trace_id(correlation_id),
         "start_ns": start,
         "parent": parent,
         "status": "unset",

@@ -1,0 +1,5 @@
+//! Integration tests of the bridge as it is shipped: the binary, real workers, the real Collector and the real Jaeger.
+
+mod e2e;
+mod support;
+mod tidy;

@@ -1,0 +1,162 @@
+//! The bridge's own binary as a test starts it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{ChildStdout, Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+use super::process::Process;
+use super::{START_LIMIT, fetch, until};
+
+/// A running bridge. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    /// `host:port` for workers.
+    pub(crate) grpc: String,
+    admin: String,
+    process: Process,
+}
+
+impl Bridge {
+    /// Starts `serve` on free ports with nothing in its environment but `variables`, and waits for its READY line.
+    ///
+    /// # Errors
+    ///
+    /// When it ends, or says something else first, or nothing in time.
+    pub(crate) async fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snakepit-otel-bridge"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(arguments)
+            .env_clear()
+            .envs(variables.iter().copied());
+        let mut process = Process::spawn("the bridge", &mut command)?;
+        let stdout = process.take_stdout()?;
+        let line = tokio::time::timeout(START_LIMIT, first_line(stdout)).await;
+        let line = line.context("no READY line in time")?;
+        if line.is_err() {
+            process.ended(START_LIMIT).await?;
+            process.ensure_running()?;
+        }
+        let line = line?;
+        let (grpc, admin) = line
+            .strip_prefix("READY grpc=")
+            .and_then(|rest| rest.split_once(" admin="))
+            .with_context(|| format!("the bridge's first line is {line:?}"))?;
+        Ok(Self { grpc: grpc.to_owned(), admin: admin.to_owned(), process })
+    }
+
+    /// The answer of an admin route.
+    ///
+    /// # Errors
+    ///
+    /// When the answer is not 200.
+    pub(crate) async fn admin(&self, route: &str) -> Result<String> {
+        fetch(&format!("http://{}{route}", self.admin)).await
+    }
+
+    /// The sums as they are now.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or do not add up: they do at every instant.
+    pub(crate) async fn ledger(&self) -> Result<Ledger> {
+        let text = self.admin("/api/v1/ledger").await?;
+        let ledger: Ledger = serde_json::from_str(&text).with_context(|| format!("failed to read {text}"))?;
+        ledger.ensure_adds_up().with_context(|| text.clone())?;
+        Ok(ledger)
+    }
+
+    /// Waits until every event has its fate and every span has left.
+    ///
+    /// # Errors
+    ///
+    /// When it takes longer than `limit`, with the last sums.
+    pub(crate) async fn settled(&self, received: u64, limit: Duration) -> Result<Ledger> {
+        let mut last = None;
+        let settled = until("every event's fate", limit, async || {
+            let ledger = self.ledger().await?;
+            let done =
+                ledger.events.received >= received && ledger.events.pending == 0 && ledger.spans.queued == 0;
+            last = Some(ledger.clone());
+            Ok(done.then_some(ledger))
+        })
+        .await;
+        settled.with_context(|| format!("the last sums were {last:?}, with {received} events sent"))
+    }
+
+    /// Sends SIGTERM and waits for the end; answers the status and the log.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within `limit`.
+    pub(crate) async fn terminate(mut self, limit: Duration) -> Result<(ExitStatus, String)> {
+        self.process.terminate()?;
+        let status = self.process.ended(limit).await?;
+        Ok((status, self.process.log()))
+    }
+}
+
+/// The first line that a program prints. What follows is read and dropped, so that the program never waits for us.
+async fn first_line(stdout: ChildStdout) -> Result<String> {
+    let (send, receive) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        if let Some(Ok(line)) = lines.next() {
+            // Nobody waits any more if the test gave up.
+            let _ = send.send(line);
+        }
+        lines.for_each(drop);
+    });
+    receive.await.context("the bridge printed nothing")
+}
+
+/// `GET /api/v1/ledger`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Ledger {
+    pub(crate) events: Events,
+    pub(crate) spans: Items,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Events {
+    pub(crate) received: u64,
+    pub(crate) paired: u64,
+    pub(crate) rebuilt: u64,
+    pub(crate) incomplete: u64,
+    pub(crate) standalone: u64,
+    pub(crate) pending: u64,
+    pub(crate) dropped: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Items {
+    pub(crate) made: u64,
+    pub(crate) exported: u64,
+    pub(crate) sampled_out: u64,
+    pub(crate) queued: u64,
+    pub(crate) spooled: u64,
+    pub(crate) refused: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    fn ensure_adds_up(&self) -> Result<()> {
+        let Events { received, paired, rebuilt, incomplete, standalone, pending, dropped } = &self.events;
+        let fates = paired + rebuilt + incomplete + standalone + pending + sum(dropped);
+        ensure!(*received == fates, "{received} events received, {fates} fates");
+        let Items { made, exported, sampled_out, queued, spooled, refused } = &self.spans;
+        let places = exported + sampled_out + queued + spooled + sum(refused);
+        ensure!(*made == places, "{made} spans made, {places} accounted for");
+        ensure!(*made == paired / 2 + rebuilt + incomplete, "{made} spans made of other events");
+        Ok(())
+    }
+}
+
+/// The sum over reasons.
+pub(crate) fn sum(by_reason: &BTreeMap<String, u64>) -> u64 {
+    by_reason.values().sum()
+}
