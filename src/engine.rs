@@ -5,15 +5,43 @@
 //! the workers of one shard; workers share nothing.
 
 pub mod attributes;
+mod clock;
+mod closing;
+mod compose;
+mod constants;
+mod half;
+mod ids;
+mod intervals;
 pub mod ledger;
+mod memory;
+mod metadata;
+mod naming;
+mod nesting;
+mod open;
+mod pairing;
 pub mod report;
+mod roots;
 pub mod settings;
 pub mod span;
+mod standalone;
+mod state;
+mod tolerance;
+mod waiting;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use hashbrown::HashMap;
 
 use crate::control::policy::Policy;
 use crate::drops::DropReason;
+use crate::engine::constants::ConstantIds;
+use crate::engine::metadata::Reader;
+use crate::engine::naming::Naming;
+use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::roots::RootCache;
+use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
 use crate::time::{Monotonic, Now};
 use crate::worker::{Identity, WorkerKey};
@@ -28,7 +56,7 @@ pub struct StreamId(pub u64);
 
 /// What happens to a worker.
 #[derive(Debug)]
-pub enum Input<'a> {
+pub enum Input<'a, 'e> {
     /// A worker opened a stream: a new worker, or a known one that is back.
     StreamOpened {
         /// The new stream.
@@ -45,7 +73,7 @@ pub enum Input<'a> {
         /// On this stream.
         stream: StreamId,
         /// The event.
-        event: &'a Event<'a>,
+        event: &'a Event<'e>,
     },
     /// A message that is not an event arrived.
     Unreadable {
@@ -68,6 +96,8 @@ pub enum Input<'a> {
     Evict {
         /// The worker.
         worker: WorkerKey,
+        /// How many.
+        spans: usize,
     },
     /// The bridge shuts down: everything open is closed, everything held is judged.
     Shutdown,
@@ -75,10 +105,6 @@ pub enum Input<'a> {
 
 /// What the engine wants done.
 #[derive(Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "spans are nearly all of the outputs; a box each would cost more"
-)]
 pub enum Output {
     /// Export this span.
     Span(Span),
@@ -106,61 +132,245 @@ pub enum Warning {
 #[derive(Debug)]
 pub struct Engine {
     settings: Arc<Settings>,
+    reader: Reader,
+    one_at_a_time: GlobSet,
+    naming: Naming,
+    roots: RootCache,
+    constants: ConstantIds,
+    next_source: u64,
+    outputs: VecDeque<Output>,
+    /// By a number that ascends with arrival.
+    workers: BTreeMap<u64, WorkerState>,
+    numbers: BTreeMap<WorkerKey, u64>,
+    next_number: u64,
+    streams: HashMap<StreamId, u64>,
+    /// When a worker wants to be called, at the earliest; `alarms` says the same by time.
+    deadlines: BTreeMap<u64, Monotonic>,
+    alarms: BTreeSet<(Monotonic, u64)>,
+    /// Of workers that are forgotten, and of messages that belong to none.
+    departed: EventLedger,
 }
+
+/// Lost workers that are remembered for the ends that may still come.
+const MAX_REMEMBERED_WORKERS: usize = 10_000;
 
 impl Engine {
     /// An engine without workers.
     ///
     /// `shard` makes the serials of its sources unique.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, _shard: u16) -> Self {
-        Self { settings }
+    pub fn new(settings: Arc<Settings>, shard: u16) -> Self {
+        let mut globs = GlobSetBuilder::new();
+        for glob in settings.one_at_a_time.iter().filter_map(|glob| Glob::new(glob).ok()) {
+            globs.add(glob);
+        }
+        Self {
+            reader: Reader::new(&settings),
+            one_at_a_time: globs.build().unwrap_or_else(|_| GlobSet::empty()),
+            naming: Naming::new(&settings.prefix),
+            roots: RootCache::default(),
+            constants: ConstantIds::default(),
+            next_source: u64::from(shard) << 48,
+            outputs: VecDeque::new(),
+            workers: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next_number: 0,
+            streams: HashMap::new(),
+            deadlines: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            departed: EventLedger::default(),
+            settings,
+        }
     }
 
-    /// Takes one input. Work is bounded.
-    pub fn handle(&mut self, _input: Input<'_>, _now: Now) {
-        let _ = &self.settings;
+    /// Takes one input, after what is due for its worker. Work is bounded.
+    pub fn handle(&mut self, input: Input<'_, '_>, now: Now) {
+        match input {
+            Input::StreamOpened { stream, worker, identity, policy } => {
+                let number = self.number_of(worker, &identity, &policy);
+                self.streams.insert(stream, number);
+                self.with(number, now, |state, _| state.stream_opened(stream, identity, policy));
+            }
+            Input::Event { stream, event } => match self.streams.get(&stream) {
+                Some(number) => self.with(*number, now, |state, cx| state.event(cx, event)),
+                None => self.count_homeless(DropReason::Overload),
+            },
+            Input::Unreadable { stream, reason } => match self.streams.get(&stream) {
+                Some(number) => self.with(*number, now, |state, _| state.unreadable(reason)),
+                None => self.count_homeless(reason),
+            },
+            Input::StreamClosed { stream } => {
+                if let Some(number) = self.streams.remove(&stream) {
+                    self.with(number, now, |state, cx| state.stream_closed(cx, stream));
+                }
+            }
+            Input::Superseded { worker } => self.with_key(&worker, now, WorkerState::superseded),
+            Input::Evict { worker, spans } => self.with_key(&worker, now, |state, cx| {
+                for _ in 0..spans {
+                    if !state.shed_one(cx) {
+                        break;
+                    }
+                }
+            }),
+            Input::Shutdown => {
+                let numbers: Vec<u64> = self.workers.keys().copied().collect();
+                for number in numbers {
+                    self.with(number, now, WorkerState::shut_down);
+                }
+            }
+        }
     }
 
-    /// When [`Engine::handle_timeout`] wants to be called next.
+    /// When [`Engine::handle_timeout`] wants to be called next, at the earliest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        None
+        self.alarms.first().map(|(at, _)| *at)
     }
 
     /// Does what is due at `now`. Idempotent at one instant.
-    pub fn handle_timeout(&mut self, _now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((_, number)) = self.alarms.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.with(number, now, |_, _| {});
+        }
+    }
 
     /// The next thing that the engine wants done.
     pub fn next_output(&mut self) -> Option<Output> {
-        None
+        let output = self.outputs.pop_front();
+        if output.is_none() && self.outputs.capacity() > 4096 {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// The sums of all events so far; the identity holds in every answer.
     #[must_use]
     pub fn ledger(&self) -> EventLedger {
-        EventLedger::default()
+        let mut sum = self.departed;
+        for state in self.workers.values() {
+            sum.add(&state.ledger());
+        }
+        sum
     }
 
-    /// Every known worker.
+    /// Every worker that is connected or within its grace period.
     #[must_use]
-    pub fn workers(&self, _now: Now) -> Vec<report::WorkerReport> {
-        Vec::new()
+    pub fn workers(&self, _now: Now) -> Vec<WorkerReport> {
+        let present = self.workers.values().filter(|state| state.presence != Presence::Lost);
+        present.map(report::worker).collect()
     }
 
-    /// Open spans that match, oldest first, and how many match in all.
+    /// Open spans that match, oldest first within each worker, and how many match in all.
     #[must_use]
-    pub fn open_spans(
-        &self,
-        _query: &report::OpenSpanQuery,
-        _now: Now,
-    ) -> (Vec<report::OpenSpanReport>, u64) {
-        (Vec::new(), 0)
+    pub fn open_spans(&self, query: &OpenSpanQuery, now: Now) -> (Vec<OpenSpanReport>, u64) {
+        let mut found = Vec::new();
+        let mut total = 0;
+        for state in self.workers.values() {
+            report::open_spans(state, query, now, &mut found, &mut total);
+        }
+        (found, total)
     }
 
     /// Open spans and their bytes, of this shard and of the worker that holds most.
     #[must_use]
-    pub fn occupancy(&self) -> report::Occupancy {
-        report::Occupancy::default()
+    pub fn occupancy(&self) -> Occupancy {
+        report::occupancy(self.workers.values())
+    }
+
+    fn number_of(&mut self, worker: WorkerKey, identity: &Arc<Identity>, policy: &Arc<Policy>) -> u64 {
+        if let Some(number) = self.numbers.get(&worker) {
+            return *number;
+        }
+        if self.workers.len() >= MAX_REMEMBERED_WORKERS {
+            self.forget_one_lost();
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let one_at_a_time = self.one_at_a_time.is_match(&*worker.id);
+        self.numbers.insert(worker.clone(), number);
+        let state = WorkerState::new(worker, Arc::clone(identity), Arc::clone(policy), one_at_a_time);
+        self.workers.insert(number, state);
+        number
+    }
+
+    /// Makes room among the lost workers, longest known first; the connected ones are the receiver's to limit.
+    fn forget_one_lost(&mut self) {
+        let lost = self.workers.iter().find(|(_, state)| {
+            state.presence == Presence::Lost && state.held.len() == 0 && state.pending_events.len() == 0
+        });
+        if let Some(number) = lost.map(|(number, _)| *number) {
+            self.forget(number);
+        }
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some(state) = self.workers.remove(&number) {
+            self.departed.add(&state.ledger());
+            self.numbers.remove(&state.key);
+        }
+        if let Some(at) = self.deadlines.remove(&number) {
+            self.alarms.remove(&(at, number));
+        }
+    }
+
+    /// Counts what came on a stream that nobody opened.
+    fn count_homeless(&mut self, reason: DropReason) {
+        self.departed.received += 1;
+        self.departed.dropped[reason.index()] += 1;
+    }
+
+    fn with_key(
+        &mut self,
+        worker: &WorkerKey,
+        now: Now,
+        act: impl FnOnce(&mut WorkerState, &mut Shared<'_>),
+    ) {
+        if let Some(number) = self.numbers.get(worker) {
+            self.with(*number, now, act);
+        }
+    }
+
+    /// Lets a worker do what is due, then `act`, then sets its alarm.
+    fn with(&mut self, number: u64, now: Now, act: impl FnOnce(&mut WorkerState, &mut Shared<'_>)) {
+        let Some(state) = self.workers.get_mut(&number) else { return };
+        let mut shared = Shared {
+            settings: &self.settings,
+            reader: &self.reader,
+            naming: &mut self.naming,
+            roots: &mut self.roots,
+            constants: &mut self.constants,
+            next_source: &mut self.next_source,
+            outputs: &mut self.outputs,
+            now,
+        };
+        let alarm = self.deadlines.get(&number).copied();
+        let is_due = alarm.is_some_and(|at| at <= now.mono);
+        if is_due {
+            state.handle_timeout(&mut shared);
+        }
+        act(state, &mut shared);
+        if state.is_forgettable() {
+            return self.forget(number);
+        }
+        let next = state.next_timeout();
+        // An alarm may be early, never late: it is moved only when it is due, or when something is due before it.
+        if is_due || next.is_some_and(|next| alarm.is_none_or(|alarm| next < alarm)) {
+            self.set_alarm(number, alarm, next);
+        }
+    }
+
+    fn set_alarm(&mut self, number: u64, old: Option<Monotonic>, new: Option<Monotonic>) {
+        if let Some(old) = old {
+            self.alarms.remove(&(old, number));
+        }
+        match new {
+            Some(new) => {
+                self.alarms.insert((new, number));
+                self.deadlines.insert(number, new);
+            }
+            None => {
+                self.deadlines.remove(&number);
+            }
+        }
     }
 }

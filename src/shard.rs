@@ -52,10 +52,12 @@ pub enum ShardMessage {
         /// The old incarnation.
         worker: WorkerKey,
     },
-    /// Give up the oldest open span of this worker: the bridge's own limit is reached.
+    /// Give up the oldest open spans of this worker: the bridge's own limit is reached.
     Evict {
         /// The worker.
         worker: WorkerKey,
+        /// How many.
+        spans: usize,
     },
     /// The admin API asks.
     Ledger(oneshot::Sender<EventLedger>),

@@ -3,6 +3,8 @@
 //! A span keeps its attributes from its start to its export, and a hundred thousand spans may be open, so a list costs
 //! two allocations however many attributes it holds. Keys are unique: setting a key again replaces its value.
 
+use crate::event::Event;
+
 /// Attributes in the order in which their keys were first set.
 #[derive(Clone, Default)]
 pub struct Attributes {
@@ -48,19 +50,65 @@ pub enum AttributeValue<'a> {
 }
 
 impl Attributes {
+    /// An empty list with room for what `event` says and for its correlation id.
+    #[must_use]
+    pub fn with_capacity(event: &Event<'_>) -> Self {
+        let metadata: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let measurements: usize = event.measurements.iter().map(|(key, _)| key.len()).sum();
+        let entries = event.metadata.len() + event.measurements.len() + 1;
+        let text = metadata + measurements + 23 + event.correlation_id.len();
+        Self { text: String::with_capacity(text), entries: Vec::with_capacity(entries), dropped: 0 }
+    }
+
+    /// Sets `prefix` + `key`.
+    pub fn set_prefixed(&mut self, prefix: &str, key: &str, value: AttributeValue<'_>) {
+        self.set(&format!("{prefix}{key}"), value);
+    }
+
+    /// Sets `key` to `first.second`.
+    pub fn set_joined(&mut self, key: &str, first: &str, second: &str) {
+        self.set(key, AttributeValue::Text(&format!("{first}.{second}")));
+    }
+
+    /// Adds what `other` has and this list has not.
+    pub fn add_missing(&mut self, other: &Self) {
+        for (key, value) in other.iter() {
+            if self.value(key).is_none() {
+                self.push(key, value);
+            }
+        }
+        self.dropped = self.dropped.saturating_add(other.dropped);
+    }
+
+    /// Whether the first `self_len` attributes here and the first `other_len` there agree on every key that both have.
+    #[must_use]
+    pub fn agrees_with(&self, self_len: usize, other: &Self, other_len: usize) -> bool {
+        other.iter().take(other_len).all(|(key, value)| {
+            self.iter().take(self_len).find(|(own, _)| *own == key).is_none_or(|(_, own)| own == value)
+        })
+    }
+
     /// Sets `key`, replacing a value that it may have.
     pub fn set(&mut self, key: &str, value: AttributeValue<'_>) {
-        let stored = match value {
+        if let Some(at) = self.entries.iter().position(|entry| self.text(entry.key) == key) {
+            self.entries[at].value = self.store_value(value);
+        } else {
+            self.push(key, value);
+        }
+    }
+
+    fn push(&mut self, key: &str, value: AttributeValue<'_>) {
+        let key = self.store(key);
+        let value = self.store_value(value);
+        self.entries.push(Entry { key, value });
+    }
+
+    fn store_value(&mut self, value: AttributeValue<'_>) -> Stored {
+        match value {
             AttributeValue::Text(text) => Stored::Text(self.store(text)),
             AttributeValue::Int(int) => Stored::Int(int),
             AttributeValue::Float(float) => Stored::Float(float),
             AttributeValue::Bool(boolean) => Stored::Bool(boolean),
-        };
-        if let Some(at) = self.entries.iter().position(|entry| self.text(entry.key) == key) {
-            self.entries[at].value = stored;
-        } else {
-            let key = self.store(key);
-            self.entries.push(Entry { key, value: stored });
         }
     }
 

@@ -58,6 +58,21 @@ pub struct Notes {
 }
 
 impl EventLedger {
+    /// Adds another ledger's sums.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.paired += other.paired;
+        self.rebuilt += other.rebuilt;
+        self.incomplete += other.incomplete;
+        self.standalone += other.standalone;
+        self.pending += other.pending;
+        for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += count;
+        }
+        self.spans_made += other.spans_made;
+        self.notes.add(&other.notes);
+    }
+
     /// All drops.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
@@ -75,5 +90,22 @@ impl EventLedger {
                 + self.pending
                 + self.dropped_total()
             && self.spans_made == self.paired / 2 + self.rebuilt + self.incomplete
+    }
+}
+
+impl Notes {
+    fn add(&mut self, other: &Self) {
+        self.reordered += other.reordered;
+        self.late_ends += other.late_ends;
+        self.clock_adjusted += other.clock_adjusted;
+        self.malformed_identity += other.malformed_identity;
+        self.nesting_gave_up += other.nesting_gave_up;
+        self.measurements_not_finite += other.measurements_not_finite;
+        self.attributes_cut += other.attributes_cut;
+        self.judged_early += other.judged_early;
+        self.incomplete_timeout += other.incomplete_timeout;
+        self.incomplete_worker_lost += other.incomplete_worker_lost;
+        self.incomplete_evicted += other.incomplete_evicted;
+        self.incomplete_bridge_shutdown += other.incomplete_bridge_shutdown;
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::engine::attributes::Attributes;
+use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
 use crate::engine::span::{SpanId, TraceId};
-use crate::time::UnixNanos;
+use crate::engine::state::WorkerState;
+use crate::time::{Now, UnixNanos};
 use crate::worker::{Identity, WorkerKey};
 
 /// A worker, connected or within its grace period.
@@ -78,4 +79,75 @@ pub struct Occupancy {
     pub open_bytes: usize,
     /// The worker with most open spans, and how many.
     pub fullest: Option<(WorkerKey, usize)>,
+}
+
+pub(crate) fn worker(state: &WorkerState) -> WorkerReport {
+    WorkerReport {
+        key: state.key.clone(),
+        identity: Arc::clone(&state.identity),
+        shown_worker_id: Arc::clone(&state.shown.worker_id),
+        shown_pool: state.shown.pool.clone(),
+        shown_pid: state.shown.pid,
+        streams: state.streams.len(),
+        ledger: state.ledger(),
+        open_spans: state.open.len(),
+        clock_offset_ns: state.clock.offset_ns(),
+    }
+}
+
+pub(crate) fn open_spans(
+    state: &WorkerState,
+    query: &OpenSpanQuery,
+    now: Now,
+    found: &mut Vec<OpenSpanReport>,
+    total: &mut u64,
+) {
+    if query.worker.as_ref().is_some_and(|worker| **worker != *state.shown.worker_id) {
+        return;
+    }
+    for (_, span) in state.open.iter() {
+        let age_ns = now.mono.since(span.arrived);
+        if age_ns < query.min_age_ns {
+            // Later spans are younger still.
+            return;
+        }
+        let is_asked_for = query.operation.as_ref().is_none_or(|operation| {
+            *span.name.title == **operation
+                || span.name.emitted.rsplit_once('.').is_some_and(|(own, _)| own == operation)
+        });
+        if !is_asked_for {
+            continue;
+        }
+        *total += 1;
+        if found.len() < query.limit {
+            let correlation_id = match span.attributes.value("snakepit.correlation_id") {
+                Some(AttributeValue::Text(text)) => Arc::from(text),
+                _ => Arc::from(""),
+            };
+            found.push(OpenSpanReport {
+                worker_id: Arc::clone(&state.shown.worker_id),
+                name: Arc::clone(&span.name.title),
+                correlation_id,
+                trace_id: span.context.trace_id,
+                span_id: span.context.span_id,
+                parent_span_id: span.parent.span_id(),
+                start: UnixNanos(span.start),
+                age_ns,
+                uncertain: span.is_uncertain,
+                attributes: span.attributes.clone(),
+            });
+        }
+    }
+}
+
+pub(crate) fn occupancy<'a>(workers: impl Iterator<Item = &'a WorkerState>) -> Occupancy {
+    let mut sum = Occupancy::default();
+    for state in workers {
+        sum.open_spans += state.open.len();
+        sum.open_bytes += state.bytes();
+        if sum.fullest.as_ref().is_none_or(|(_, most)| *most < state.open.len()) {
+            sum.fullest = Some((state.key.clone(), state.open.len()));
+        }
+    }
+    sum
 }

@@ -1,0 +1,368 @@
+//! Spans that end without their end, and ends that come too late for their start or without it.
+
+use std::sync::Arc;
+
+use crate::drops::DropReason;
+use crate::engine::Output;
+use crate::engine::compose::{self, Finished, Parent};
+use crate::engine::half::sorted_key;
+use crate::engine::ids::{Derivation, SpanContext};
+use crate::engine::memory::{ClosedHalf, ClosedSpan, IncompleteSpan, TokenHolder};
+use crate::engine::nesting::{Place, Relative, Standing};
+use crate::engine::open::OpenSpan;
+use crate::engine::pairing::explicit;
+use crate::engine::span::{Link, Status};
+use crate::engine::state::{Presence, Shared, WorkerState};
+use crate::engine::waiting::End;
+
+/// Why the bridge closes a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// No end within the span timeout.
+    Timeout,
+    /// The worker went, and did not come back within its grace period.
+    WorkerLost,
+    /// A limit on open spans or their bytes.
+    Evicted,
+    /// The bridge itself ends.
+    BridgeShutdown,
+}
+
+impl Reason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::WorkerLost => "worker_lost",
+            Self::Evicted => "evicted",
+            Self::BridgeShutdown => "bridge_shutdown",
+        }
+    }
+
+    /// What the status says where it says something: evictions and shutdowns are no fault of the span.
+    const fn fault(self) -> Option<&'static str> {
+        match self {
+            Self::Timeout => Some("no end within the span timeout"),
+            Self::WorkerLost => Some("the worker was lost"),
+            Self::Evicted | Self::BridgeShutdown => None,
+        }
+    }
+}
+
+impl WorkerState {
+    /// The worker did not come back.
+    pub(crate) fn lose(&mut self, cx: &mut Shared<'_>) {
+        while let Some(seq) = self.waiting.oldest() {
+            self.decide(cx, seq);
+        }
+        while let Some(seq) = self.open.oldest() {
+            self.close(cx, seq, Reason::WorkerLost);
+        }
+        self.presence = Presence::Lost;
+        cx.outputs.push_back(Output::WorkerForgotten(self.key.clone()));
+    }
+
+    /// The bridge ends: everything is decided on what is known.
+    pub(crate) fn shut_down(&mut self, cx: &mut Shared<'_>) {
+        while let Some(seq) = self.waiting.oldest() {
+            self.decide(cx, seq);
+        }
+        while let Some(seq) = self.pending_events.oldest() {
+            self.settle_event(cx, seq);
+        }
+        self.judge_all(cx);
+        while let Some(seq) = self.open.oldest() {
+            self.close(cx, seq, Reason::BridgeShutdown);
+        }
+    }
+
+    /// Ends an open span without its end.
+    pub(crate) fn close(&mut self, cx: &mut Shared<'_>, seq: u64, reason: Reason) {
+        let Some(span) = self.open.get(seq) else { return };
+        if let Some(number) = self.rebuilt_end_explaining(span.key, span.is_explicit, span.start) {
+            self.closed.explain(number);
+            return self.withdraw(cx, seq, DropReason::Reconciled);
+        }
+        if span.is_uncertain && !span.has_children && span.events.is_empty() {
+            return self.withdraw(cx, seq, DropReason::SampledHalf);
+        }
+        self.judge_open(cx, seq, 0);
+        let Some(span) = self.open.remove(seq) else { return };
+        let span = *span;
+        self.ledger.incomplete += 1;
+        self.ledger.spans_made += 1;
+        let notes = &mut self.ledger.notes;
+        *match reason {
+            Reason::Timeout => &mut notes.incomplete_timeout,
+            Reason::WorkerLost => &mut notes.incomplete_worker_lost,
+            Reason::Evicted => &mut notes.incomplete_evicted,
+            Reason::BridgeShutdown => &mut notes.incomplete_bridge_shutdown,
+        } += 1;
+        let interval = span.interval(seq);
+        self.remember_incomplete(cx, seq, &span);
+        let times = compose::valid(span.start, self.closing_time(cx.now).0, None, false, cx.now);
+        let fault = reason.fault().filter(|_| !span.is_uncertain);
+        let mut finished = Finished {
+            name: span.name,
+            context: span.context,
+            parent: span.parent,
+            has_correlation: span.has_correlation,
+            kind: span.kind,
+            start: times.start,
+            end: times.end,
+            attributes: span.attributes,
+            events: span.events,
+            dropped_events: span.dropped_events,
+            links: Vec::new(),
+            status: fault.map_or(Status::Unset, |fault| Status::Error(Arc::from(fault))),
+        };
+        finished.mark("snakepit.span.incomplete", reason.as_str());
+        if fault.is_some() {
+            finished.mark("error.type", reason.as_str());
+        }
+        if times.adjusted {
+            self.ledger.notes.clock_adjusted += 1;
+            finished.mark("snakepit.clock", "adjusted");
+        }
+        if let Some(interval) = interval {
+            self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
+        }
+        let source = self.source(cx.next_source);
+        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+    }
+
+    /// An open start makes no span.
+    fn withdraw(&mut self, cx: &Shared<'_>, seq: u64, reason: DropReason) {
+        let Some(span) = self.open.remove(seq) else { return };
+        let until = cx.now.mono.after(cx.settings.reorder_window);
+        let max = cx.settings.limits.max_duplicates_per_worker;
+        self.fingerprints.release(span.fingerprint, until, max);
+        self.tokens.spend(span.tokens, TokenHolder::Open(seq), until, max);
+        self.forget_span(span.interval(seq), span.base);
+        self.drop_event(reason);
+        if reason == DropReason::Reconciled {
+            // Its events have nowhere to go: the rebuilt span is exported. They stay counted as standalone.
+            self.ledger.notes.attributes_cut += span.events.len() as u64;
+        }
+    }
+
+    fn remember_incomplete(&mut self, cx: &mut Shared<'_>, seq: u64, span: &OpenSpan) {
+        let interval = span.interval(seq);
+        if let Some(interval) = interval {
+            self.intervals.update(&interval, |_, relative| relative.standing = Standing::Closed);
+        }
+        let incomplete = IncompleteSpan {
+            context: span.context.clone(),
+            parent: span.parent,
+            interval,
+            monotonic_start: span.monotonic_start,
+            operation: Arc::clone(&span.name.title),
+        };
+        let closed = ClosedSpan {
+            key: span.sorted_key(),
+            start: span.start,
+            fingerprint: span.fingerprint,
+            tokens: span.tokens,
+            base: span.base,
+            until: cx.now.mono.after(cx.settings.limits.closed_memory),
+            half: ClosedHalf::Incomplete(Box::new(incomplete)),
+        };
+        self.remember_closed(cx, closed);
+    }
+
+    fn remember_closed(&mut self, cx: &Shared<'_>, closed: ClosedSpan) {
+        if self.closed.len() >= cx.settings.limits.max_closed_per_worker
+            && let Some(oldest) = self.closed.oldest()
+        {
+            self.forget_closed(oldest);
+        }
+        let number = self.take_seq();
+        self.fingerprints.hold(closed.fingerprint);
+        self.tokens.set(closed.tokens.iter(), TokenHolder::Closed(number));
+        self.closed.insert(number, closed);
+    }
+
+    pub(crate) fn forget_closed(&mut self, number: u64) {
+        let Some(closed) = self.closed.remove(number) else { return };
+        self.fingerprints.forget(closed.fingerprint);
+        self.tokens.free(closed.tokens, TokenHolder::Closed(number));
+        let interval = match closed.half {
+            ClosedHalf::Incomplete(incomplete) => incomplete.interval,
+            ClosedHalf::Rebuilt | ClosedHalf::Explained => None,
+        };
+        self.forget_span(interval, closed.base);
+    }
+
+    /// The end of a span that was closed without it.
+    pub(crate) fn late_end(&mut self, cx: &mut Shared<'_>, number: u64, end: End) {
+        let Some(closed) = self.closed.remove(number) else { return };
+        let ClosedHalf::Incomplete(incomplete) = closed.half else { return };
+        self.ledger.rebuilt += 1;
+        self.ledger.spans_made += 1;
+        self.ledger.notes.late_ends += 1;
+        let window = cx.settings.reorder_window;
+        let max = cx.settings.limits.max_duplicates_per_worker;
+        self.fingerprints.release(closed.fingerprint, cx.now.mono.after(window), max);
+        self.tokens.free(closed.tokens, TokenHolder::Closed(number));
+
+        let original = incomplete.context;
+        let derivation =
+            Derivation::new(&self.id_prefix, Some(original.trace_id), &incomplete.operation, closed.start);
+        let base = derivation.base();
+        let ordinal = self.ordinals.take(base);
+        let context = SpanContext { span_id: derivation.span_id(ordinal, "late_end"), ..original.clone() };
+        let times = match end.duration {
+            Some(_) => compose::rebuilt_times(end.time, end.duration, cx.now),
+            None => compose::valid(closed.start, end.time, None, false, cx.now),
+        };
+        let mut finished = Finished {
+            name: end.name,
+            context,
+            parent: incomplete.parent,
+            has_correlation: !end.correlation_id.is_empty(),
+            kind: end.meaning.kind,
+            start: times.start,
+            end: times.end,
+            attributes: end.meaning.attributes,
+            events: Vec::new(),
+            dropped_events: 0,
+            links: vec![Link {
+                trace_id: original.trace_id,
+                span_id: original.span_id,
+                attributes: crate::engine::attributes::Attributes::default(),
+            }],
+            status: Status::Unset,
+        };
+        finished.apply(end.meaning.outcome, times.end);
+        finished.mark("snakepit.span.rebuilt_from", "late_end");
+        finished.mark("snakepit.span.original_id", &original.span_id.to_string());
+        if times.adjusted {
+            self.ledger.notes.clock_adjusted += 1;
+            finished.mark("snakepit.clock", "adjusted");
+        }
+        if let Some(interval) = incomplete.interval {
+            // What was nested in the incomplete span stays there, and so does what is judged from now on.
+            self.intervals.update(&interval, |until, relative| {
+                *until = end.time.max(interval.start);
+                relative.standing = Standing::Exported;
+            });
+        }
+        let explained = ClosedSpan {
+            key: closed.key,
+            start: closed.start,
+            fingerprint: end.fingerprint,
+            tokens: closed.tokens,
+            base: closed.base,
+            until: cx.now.mono.after(cx.settings.limits.closed_memory),
+            half: ClosedHalf::Explained,
+        };
+        self.remember_closed(cx, explained);
+        let place = Place {
+            interval: incomplete.interval,
+            start: closed.start,
+            end: end.time,
+            arrived: cx.now.mono,
+            base: Some(base),
+            tokens: crate::engine::half::Tokens::default(),
+            is_settled: true,
+            is_judged: true,
+        };
+        self.export(cx, finished, &place);
+    }
+
+    /// Makes a span of an end alone.
+    pub(crate) fn rebuild(&mut self, cx: &mut Shared<'_>, end: End, seq: u64) {
+        self.ledger.rebuilt += 1;
+        self.ledger.spans_made += 1;
+        let estimate = end.estimate();
+        let start = estimate.unwrap_or(end.time);
+        let is_explicit = end.identity.is_some();
+        let phase = end.name.phase.map_or("stop", crate::engine::naming::Phase::as_str);
+        let key = end.sorted_key();
+        let times = compose::rebuilt_times(end.time, end.duration, cx.now);
+        let title = Arc::clone(&end.name.title);
+        let beginning = match end.identity {
+            Some(identity) => explicit(identity),
+            None => self.derive(cx, end.trace_parent, &end.correlation_id, &title, start, ""),
+        };
+        let mut finished = Finished {
+            name: end.name,
+            context: beginning.context,
+            parent: beginning.parent,
+            has_correlation: !end.correlation_id.is_empty(),
+            kind: end.meaning.kind,
+            start: times.start,
+            end: times.end,
+            attributes: end.meaning.attributes,
+            events: Vec::new(),
+            dropped_events: 0,
+            links: Vec::new(),
+            status: Status::Unset,
+        };
+        finished.apply(end.meaning.outcome, times.end);
+        if estimate.is_some() {
+            finished.mark("snakepit.span.rebuilt_from", phase);
+        } else {
+            finished.mark("snakepit.span.incomplete", "missing_start");
+        }
+        if times.adjusted {
+            self.ledger.notes.clock_adjusted += 1;
+            finished.mark("snakepit.clock", "adjusted");
+        }
+        let interval = end.interval.or_else(|| {
+            let group = end.group?;
+            let operation = finished.name.hash;
+            let interval = crate::engine::intervals::IntervalKey { group, operation, start, seq };
+            let relative = Relative { context: finished.context.clone(), standing: Standing::Exported };
+            self.intervals.insert(interval, end.time, relative);
+            Some(interval)
+        });
+        if is_explicit || estimate.is_some() {
+            let closed = ClosedSpan {
+                key,
+                start,
+                fingerprint: end.fingerprint,
+                tokens: end.tokens,
+                base: None,
+                until: cx.now.mono.after(cx.settings.limits.closed_memory),
+                half: ClosedHalf::Rebuilt,
+            };
+            self.remember_closed(cx, closed);
+        } else {
+            let closed = ClosedSpan {
+                key,
+                start,
+                fingerprint: end.fingerprint,
+                tokens: end.tokens,
+                base: None,
+                until: cx.now.mono.after(cx.settings.limits.closed_memory),
+                half: ClosedHalf::Explained,
+            };
+            self.remember_closed(cx, closed);
+        }
+        let key = sorted_key(end.key, is_explicit);
+        let until = cx.now.mono.after(cx.settings.reorder_window).after(cx.settings.reorder_window);
+        self.recent_starts.add(key, start, seq, until, cx.settings.limits.max_duplicates_per_worker);
+        let place = Place {
+            interval,
+            start,
+            end: end.time.max(start),
+            arrived: end.arrived,
+            base: beginning.base,
+            tokens: crate::engine::half::Tokens::default(),
+            is_settled: is_explicit || interval.is_none(),
+            is_judged: matches!(finished.parent, Parent::Explicit(_)),
+        };
+        self.finish(cx, seq, finished, place);
+    }
+
+    /// Where an undecided end stands among the intervals: from as early as its start may be.
+    pub(crate) fn undecided_interval(
+        &self,
+        end: &End,
+        seq: u64,
+    ) -> Option<crate::engine::intervals::IntervalKey> {
+        let group = end.group?;
+        let start = end.estimate()?.saturating_sub(self.tolerance.full_ns());
+        Some(crate::engine::intervals::IntervalKey { group, operation: end.name.hash, start, seq })
+    }
+}

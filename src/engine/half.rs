@@ -1,0 +1,203 @@
+//! What an event says as one half of a span: its times, its identity, and the hashes that tables know it by.
+//!
+//! Times here are raw, as pairing wants them; [`crate::engine::compose`] makes them valid for export.
+
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+use crate::engine::ids::{ExplicitIdentity, TraceParent};
+use crate::engine::naming::Name;
+use crate::event::{Event, Value};
+
+/// `system_time` is a half's own time where it lies this near to the event's stamp: emitters read the clock for the
+/// one, then build the event and read it for the other.
+const SYSTEM_TIME_NEAR_NS: i64 = 1_000_000_000;
+
+/// What each kind of hash begins with, so that none is mistaken for another.
+mod seed {
+    pub(super) const KEY: u64 = 1;
+    pub(super) const GROUP_CORRELATION: u64 = 2;
+    pub(super) const GROUP_TRACE: u64 = 3;
+    pub(super) const TOKEN_SPAN_ID: u64 = 4;
+    pub(super) const TOKEN_CONTEXT: u64 = 5;
+    pub(super) const TOKEN_MONOTONIC: u64 = 6;
+    pub(super) const MEASUREMENT: u64 = 7;
+    pub(super) const METADATA: u64 = 8;
+}
+
+/// The group of workers that run one thing at a time, for spans without correlation.
+pub(crate) const ONE_AT_A_TIME_GROUP: u64 = 1;
+
+/// Distinguishes the key of halves with explicit identity from that of halves without.
+const EXPLICIT_SORT: u64 = 1 << 63;
+
+/// One half of a span.
+#[derive(Debug)]
+pub(crate) struct Half<'e> {
+    pub(crate) name: Arc<Name>,
+    /// Field 5, else metadata `correlation_id`; empty where there is none.
+    pub(crate) correlation_id: &'e str,
+    pub(crate) time: i64,
+    pub(crate) duration: Option<i64>,
+    /// The start that `monotonic_time` proves, on the sender's monotonic clock.
+    pub(crate) monotonic_start: Option<i64>,
+    pub(crate) identity: Option<ExplicitIdentity>,
+    pub(crate) malformed_identity: bool,
+    /// `telemetry_span_context` in the metadata.
+    pub(crate) context_token: Option<u64>,
+    pub(crate) trace_parent: Option<TraceParent>,
+    /// Correlation id and operation, without the sort.
+    pub(crate) key: u64,
+    /// Who may be nested in whom: the same correlation id, or else the same trace.
+    pub(crate) group: Option<u64>,
+    /// Of every field.
+    pub(crate) fingerprint: u64,
+}
+
+impl<'e> Half<'e> {
+    pub(crate) fn read(event: &Event<'e>, name: Arc<Name>, is_end: bool) -> Self {
+        let correlation_id = correlation_id(event);
+        let system_time = integer(event, "system_time");
+        let time = system_time
+            .filter(|time| time.saturating_sub(event.timestamp_ns).saturating_abs() <= SYSTEM_TIME_NEAR_NS)
+            .unwrap_or(event.timestamp_ns);
+        let duration = if is_end { integer(event, "duration") } else { None };
+        let monotonic_start = match (integer(event, "monotonic_time"), is_end) {
+            (Some(monotonic), false) => Some(monotonic),
+            (Some(monotonic), true) => duration.and_then(|duration| monotonic.checked_sub(duration)),
+            (None, _) => None,
+        };
+        let identity = event.span.as_ref().and_then(ExplicitIdentity::parse);
+        let trace_parent = event.metadata_value("traceparent").and_then(|traceparent| {
+            TraceParent::parse(traceparent, event.metadata_value("tracestate").unwrap_or_default())
+        });
+        let group = if correlation_id.is_empty() {
+            trace_parent.as_ref().map(|parent| xxh3_64_with_seed(&parent.trace_id.0, seed::GROUP_TRACE))
+        } else {
+            Some(correlation_group(correlation_id))
+        };
+        let context_token = event
+            .metadata_value("telemetry_span_context")
+            .filter(|text| !text.is_empty())
+            .map(|text| xxh3_64_with_seed(text.as_bytes(), seed::TOKEN_CONTEXT));
+        Self {
+            key: xxh3_64_with_seed(correlation_id.as_bytes(), seed::KEY ^ name.hash) & !EXPLICIT_SORT,
+            fingerprint: fingerprint(event),
+            malformed_identity: event.span.is_some() && identity.is_none(),
+            name,
+            correlation_id,
+            time,
+            duration,
+            monotonic_start,
+            identity,
+            context_token,
+            trace_parent,
+            group,
+        }
+    }
+
+    pub(crate) fn tokens(&self) -> Tokens {
+        Tokens {
+            span_id: self.identity.as_ref().map(|identity| span_id_token(&identity.context.span_id.0)),
+            context: self.context_token,
+            monotonic: self.monotonic_start.map(|start| monotonic_token(self.key, start)),
+        }
+    }
+}
+
+/// What pairs two halves beyond doubt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    pub(crate) span_id: Option<u64>,
+    pub(crate) context: Option<u64>,
+    pub(crate) monotonic: Option<u64>,
+}
+
+impl Tokens {
+    pub(crate) fn iter(self) -> impl Iterator<Item = u64> {
+        [self.span_id, self.context, self.monotonic].into_iter().flatten()
+    }
+
+    /// Those of which a second use is a duplicate.
+    pub(crate) fn unique(self) -> impl Iterator<Item = u64> {
+        [self.span_id, self.context].into_iter().flatten()
+    }
+}
+
+/// `key` for halves of this sort.
+pub(crate) const fn sorted_key(key: u64, is_explicit: bool) -> u64 {
+    if is_explicit { key | EXPLICIT_SORT } else { key }
+}
+
+pub(crate) fn span_id_token(span_id: &[u8; 8]) -> u64 {
+    xxh3_64_with_seed(span_id, seed::TOKEN_SPAN_ID)
+}
+
+fn monotonic_token(key: u64, monotonic_start: i64) -> u64 {
+    xxh3_64_with_seed(&monotonic_start.to_le_bytes(), seed::TOKEN_MONOTONIC ^ key)
+}
+
+pub(crate) fn correlation_group(correlation_id: &str) -> u64 {
+    xxh3_64_with_seed(correlation_id.as_bytes(), seed::GROUP_CORRELATION)
+}
+
+/// Field 5; else the metadata's, which is where the design document's spans have it.
+pub(crate) fn correlation_id<'e>(event: &Event<'e>) -> &'e str {
+    if event.correlation_id.is_empty() {
+        event.metadata_value("correlation_id").unwrap_or_default()
+    } else {
+        event.correlation_id
+    }
+}
+
+/// A measurement as a whole number; numpy's integers arrive as strings.
+fn integer(event: &Event<'_>, key: &str) -> Option<i64> {
+    let whole = |float: f64| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the cast saturates, and bounds are judged later"
+        )]
+        float.is_finite().then_some(float as i64)
+    };
+    match event.measurement(key)? {
+        Value::Int(int) => Some(int),
+        Value::Float(float) => whole(float),
+        Value::Text(text) => text.parse().ok().or_else(|| text.parse().ok().and_then(whole)),
+    }
+}
+
+/// A hash of everything in the event, whatever the order of its maps.
+pub(crate) fn fingerprint(event: &Event<'_>) -> u64 {
+    let mut hasher = Xxh3::new();
+    for part in &event.parts {
+        hasher.update(part.as_bytes());
+        hasher.update(&[0xff]);
+    }
+    hasher.update(&event.timestamp_ns.to_le_bytes());
+    hasher.update(event.correlation_id.as_bytes());
+    if let Some(span) = &event.span {
+        for field in [span.trace_id, span.span_id, span.parent_span_id, span.trace_state.as_bytes()] {
+            hasher.update(&[0xfe]);
+            hasher.update(field);
+        }
+        hasher.update(&span.trace_flags.unwrap_or(u32::MAX).to_le_bytes());
+    }
+    let mut sum = hasher.digest();
+    for (key, value) in &event.metadata {
+        sum = sum.wrapping_add(xxh3_64_with_seed(value.as_bytes(), hash_key(key, seed::METADATA)));
+    }
+    for (key, value) in &event.measurements {
+        let key = hash_key(key, seed::MEASUREMENT);
+        sum = sum.wrapping_add(match value {
+            Value::Int(int) => xxh3_64_with_seed(&int.to_le_bytes(), key),
+            Value::Float(float) => xxh3_64_with_seed(&float.to_bits().to_be_bytes(), !key),
+            Value::Text(text) => xxh3_64_with_seed(text.as_bytes(), key.rotate_left(1)),
+        });
+    }
+    sum
+}
+
+fn hash_key(key: &str, seed: u64) -> u64 {
+    xxh3_64_with_seed(key.as_bytes(), seed)
+}

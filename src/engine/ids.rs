@@ -1,0 +1,223 @@
+//! Trace and span ids: given, taken from a correlation id, or derived.
+//!
+//! Nothing here is random. An id that nobody gave is a stable hash of what identifies the span, so the same events give
+//! the same ids, on a replay after a crash as on another machine. `docs/ids.md` fixes the byte layouts, with vectors
+//! that the tests below check.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::engine::span::{SpanId, TraceFlags, TraceId};
+use crate::event;
+use crate::worker::WorkerKey;
+
+/// W3C allows 512 characters of tracestate to be relied upon.
+const MAX_TRACE_STATE_BYTES: usize = 512;
+
+/// A span's place in a trace, as it is sent on to its children.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpanContext {
+    pub(crate) trace_id: TraceId,
+    pub(crate) span_id: SpanId,
+    pub(crate) flags: TraceFlags,
+    pub(crate) state: Option<Arc<str>>,
+}
+
+/// A W3C `traceparent` with its `tracestate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TraceParent {
+    pub(crate) trace_id: TraceId,
+    pub(crate) parent_id: SpanId,
+    pub(crate) flags: TraceFlags,
+    pub(crate) state: Option<Arc<str>>,
+}
+
+/// Field 16, valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExplicitIdentity {
+    pub(crate) context: SpanContext,
+    pub(crate) parent: Option<SpanId>,
+}
+
+fn id_bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    let id: [u8; N] = bytes.try_into().ok()?;
+    (id != [0; N]).then_some(id)
+}
+
+fn trace_state(text: &str) -> Option<Arc<str>> {
+    (!text.is_empty()
+        && text.len() <= MAX_TRACE_STATE_BYTES
+        && text.bytes().all(|b| (0x20..0x7f).contains(&b)))
+    .then(|| Arc::from(text))
+}
+
+impl ExplicitIdentity {
+    /// `None` if a length is wrong or an id is all zero.
+    pub(crate) fn parse(sent: &event::SpanIdentity<'_>) -> Option<Self> {
+        let parent = match sent.parent_span_id {
+            [] => None,
+            bytes => Some(SpanId(id_bytes(bytes)?)),
+        };
+        let flags = sent.trace_flags.map_or(TraceFlags::SAMPLED, |flags| TraceFlags(flags as u8));
+        let context = SpanContext {
+            trace_id: TraceId(id_bytes(sent.trace_id)?),
+            span_id: SpanId(id_bytes(sent.span_id)?),
+            flags,
+            state: trace_state(sent.trace_state),
+        };
+        Some(Self { context, parent })
+    }
+}
+
+impl TraceParent {
+    /// Reads a `traceparent` header value by W3C Trace Context, section 3.2: version 00 exactly, later versions by
+    /// their known beginning.
+    pub(crate) fn parse(traceparent: &str, tracestate: &str) -> Option<Self> {
+        let bytes = traceparent.as_bytes();
+        let (version, rest) = (bytes.get(..2)?, bytes.get(2..)?);
+        let [version] = hex_bytes::<1>(version)?;
+        let well_ended = match version {
+            0xff => false,
+            0 => rest.len() == 53,
+            _ => rest.len() == 53 || rest.get(53) == Some(&b'-'),
+        };
+        let dashes =
+            rest.first() == Some(&b'-') && rest.get(33) == Some(&b'-') && rest.get(50) == Some(&b'-');
+        if !well_ended || !dashes {
+            return None;
+        }
+        let trace_id = hex_bytes::<16>(&rest[1..33])?;
+        let parent_id = hex_bytes::<8>(&rest[34..50])?;
+        let [flags] = hex_bytes::<1>(&rest[51..53])?;
+        Some(Self {
+            trace_id: TraceId(id_bytes(&trace_id)?),
+            parent_id: SpanId(id_bytes(&parent_id)?),
+            flags: TraceFlags(flags),
+            state: trace_state(tracestate),
+        })
+    }
+}
+
+/// Lower-case hex digits only, as W3C asks.
+fn hex_bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// The trace id that a correlation id *is*: 32 hex digits or a dashed UUID, in any case. `None` if it has to be hashed.
+pub(crate) fn verbatim_trace_id(correlation_id: &str) -> Option<TraceId> {
+    let bytes = correlation_id.as_bytes();
+    let mut digits = [0; 32];
+    match bytes.len() {
+        32 => digits.copy_from_slice(bytes),
+        36 => {
+            if [8, 13, 18, 23].iter().any(|&at| bytes[at] != b'-') {
+                return None;
+            }
+            let plain = bytes.iter().enumerate().filter(|(at, _)| ![8, 13, 18, 23].contains(at));
+            for (digit, (_, byte)) in digits.iter_mut().zip(plain) {
+                *digit = *byte;
+            }
+        }
+        _ => return None,
+    }
+    digits.make_ascii_lowercase();
+    id_bytes(&hex_bytes::<16>(&digits)?).map(TraceId)
+}
+
+/// The trace id of any other correlation id: the first 16 bytes of the SHA-256 of its UTF-8 bytes.
+///
+/// With `epoch`, the epoch's number in decimal, after a line feed, is hashed as well.
+pub(crate) fn hashed_trace_id(correlation_id: &str, epoch: Option<i64>) -> TraceId {
+    let mut hasher = Sha256::new();
+    hasher.update(correlation_id.as_bytes());
+    if let Some(epoch) = epoch {
+        hasher.update(format!("\n{epoch}").as_bytes());
+    }
+    let digest = hasher.finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    non_zero_trace(id)
+}
+
+fn non_zero_trace(mut id: [u8; 16]) -> TraceId {
+    if id == [0; 16] {
+        id[15] = 1;
+    }
+    TraceId(id)
+}
+
+/// What a derived id is derived from.
+#[derive(Debug, Clone)]
+pub(crate) struct Derivation {
+    bytes: Vec<u8>,
+}
+
+/// The beginning of every derivation of one worker, computed once.
+pub(crate) fn worker_prefix(worker: &WorkerKey) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(worker.node.len() + worker.id.len() + 8);
+    bytes.extend_from_slice(worker.node.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(worker.id.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&worker.pid.unwrap_or(0).to_be_bytes());
+    bytes
+}
+
+impl Derivation {
+    /// Node, 0, id, 0, pid (4 bytes, 0 if unknown), trace id (16 bytes, zero if it is to be derived too), operation,
+    /// 0, start (8 bytes); all integers big-endian.
+    pub(crate) fn new(
+        worker_prefix: &[u8],
+        trace_id: Option<TraceId>,
+        operation: &str,
+        start_ns: i64,
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(worker_prefix.len() + 16 + operation.len() + 32);
+        bytes.extend_from_slice(worker_prefix);
+        bytes.extend_from_slice(&trace_id.map_or([0; 16], |id| id.0));
+        bytes.extend_from_slice(operation.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(&start_ns.to_be_bytes());
+        Self { bytes }
+    }
+
+    /// Equal spans have equal bases; their ordinals tell them apart.
+    pub(crate) fn base(&self) -> u64 {
+        xxh3_64(&self.bytes)
+    }
+
+    /// XXH3-64 of the derivation, the ordinal (4 bytes) and `suffix`, big-endian.
+    pub(crate) fn span_id(&self, ordinal: u32, suffix: &str) -> SpanId {
+        let id = xxh3_64(&self.with_ordinal(ordinal, suffix));
+        SpanId(if id == 0 { 1 } else { id }.to_be_bytes())
+    }
+
+    /// XXH3-128 of the derivation, the ordinal (4 bytes) and `trace`, big-endian.
+    pub(crate) fn trace_id(&self, ordinal: u32) -> TraceId {
+        non_zero_trace(xxh3_128(&self.with_ordinal(ordinal, "trace")).to_be_bytes())
+    }
+
+    fn with_ordinal(&self, ordinal: u32, suffix: &str) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes.extend_from_slice(&ordinal.to_be_bytes());
+        bytes.extend_from_slice(suffix.as_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,329 @@
+//! What a worker's state remembers of halves that have their fate: against duplicates, for starts and ends that come
+//! late, and to keep derived ids apart.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::engine::compose::Parent;
+use crate::engine::half::Tokens;
+use crate::engine::ids::SpanContext;
+use crate::engine::intervals::IntervalKey;
+use crate::engine::open::MAX_CANDIDATES;
+use crate::time::Monotonic;
+
+/// Fingerprints of halves: those of open starts and closed spans for as long as these are remembered, those of others
+/// for the duplicate memory.
+#[derive(Debug, Default)]
+pub(crate) struct Fingerprints {
+    known: BTreeSet<u64>,
+    expiry: VecDeque<(Monotonic, u64)>,
+}
+
+impl Fingerprints {
+    pub(crate) fn contains(&self, fingerprint: u64) -> bool {
+        self.known.contains(&fingerprint)
+    }
+
+    /// Remembers until told otherwise.
+    pub(crate) fn hold(&mut self, fingerprint: u64) {
+        self.known.insert(fingerprint);
+    }
+
+    /// Forgets at `until`, or earlier where `max` newer ones are to be forgotten.
+    pub(crate) fn release(&mut self, fingerprint: u64, until: Monotonic, max: usize) {
+        self.known.insert(fingerprint);
+        self.expiry.push_back((until, fingerprint));
+        if self.expiry.len() > max {
+            self.forget_first();
+        }
+    }
+
+    pub(crate) fn forget(&mut self, fingerprint: u64) {
+        self.known.remove(&fingerprint);
+    }
+
+    pub(crate) fn expire(&mut self, now: Monotonic) {
+        while self.expiry.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_first();
+        }
+        if self.expiry.is_empty() {
+            self.expiry.shrink_to_fit();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, fingerprint)) = self.expiry.pop_front() {
+            self.known.remove(&fingerprint);
+        }
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
+        self.expiry.front().map(|(until, _)| *until)
+    }
+}
+
+/// Whose a pairing token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenHolder {
+    /// An open span, by its sequence number.
+    Open(u64),
+    /// A waiting end.
+    Waiting(u64),
+    /// A finished span that is held for its parent.
+    Held(Monotonic, u64),
+    /// A closed span, by its number in [`ClosedSpans`].
+    Closed(u64),
+    /// A span that is gone: another half is a duplicate.
+    Spent,
+}
+
+/// Who holds which pairing token.
+#[derive(Debug, Default)]
+pub(crate) struct TokenTable {
+    holders: BTreeMap<u64, TokenHolder>,
+    expiry: VecDeque<(Monotonic, u64)>,
+}
+
+impl TokenTable {
+    pub(crate) fn holder(&self, token: u64) -> Option<TokenHolder> {
+        self.holders.get(&token).copied()
+    }
+
+    pub(crate) fn set(&mut self, tokens: impl Iterator<Item = u64>, holder: TokenHolder) {
+        for token in tokens {
+            self.holders.insert(token, holder);
+        }
+    }
+
+    /// Gives the tokens to `holder` unless somebody has them.
+    pub(crate) fn set_if_free(&mut self, tokens: impl Iterator<Item = u64>, holder: TokenHolder) {
+        for token in tokens {
+            self.holders.entry(token).or_insert(holder);
+        }
+    }
+
+    /// Takes the tokens from `holder`: unique ones are spent until `until`, others are free again.
+    pub(crate) fn spend(&mut self, tokens: Tokens, holder: TokenHolder, until: Monotonic, max: usize) {
+        for token in tokens.unique() {
+            self.holders.insert(token, TokenHolder::Spent);
+            self.expiry.push_back((until, token));
+            if self.expiry.len() > max {
+                self.forget_first();
+            }
+        }
+        if let Some(token) = tokens.monotonic
+            && self.holder(token) == Some(holder)
+        {
+            self.holders.remove(&token);
+        }
+    }
+
+    /// Takes the tokens from `holder`, as if they had never been.
+    pub(crate) fn free(&mut self, tokens: Tokens, holder: TokenHolder) {
+        for token in tokens.iter() {
+            if self.holder(token) == Some(holder) {
+                self.holders.remove(&token);
+            }
+        }
+    }
+
+    pub(crate) fn expire(&mut self, now: Monotonic) {
+        while self.expiry.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, token)) = self.expiry.pop_front()
+            && self.holder(token) == Some(TokenHolder::Spent)
+        {
+            self.holders.remove(&token);
+        }
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
+        self.expiry.front().map(|(until, _)| *until)
+    }
+}
+
+/// Tells spans apart whose derived ids would be equal.
+#[derive(Debug, Default)]
+pub(crate) struct Ordinals {
+    /// By the base of the derivation: the next ordinal, and how many spans still use one.
+    bases: BTreeMap<u64, (u32, u32)>,
+}
+
+impl Ordinals {
+    /// The next ordinal of this base. It is to be given back with [`Ordinals::release`].
+    pub(crate) fn take(&mut self, base: u64) -> u32 {
+        let (next, users) = self.bases.entry(base).or_default();
+        let ordinal = *next;
+        *next = next.wrapping_add(1);
+        *users += 1;
+        ordinal
+    }
+
+    pub(crate) fn release(&mut self, base: u64) {
+        if let Some((_, users)) = self.bases.get_mut(&base) {
+            *users -= 1;
+            if *users == 0 {
+                self.bases.remove(&base);
+            }
+        }
+    }
+}
+
+/// Starts of finished spans, by key: what lies between a lone start and an estimate.
+#[derive(Debug, Default)]
+pub(crate) struct RecentStarts {
+    starts: BTreeSet<(u64, i64, u64)>,
+    expiry: VecDeque<(Monotonic, (u64, i64, u64))>,
+}
+
+impl RecentStarts {
+    pub(crate) fn add(&mut self, key: u64, start: i64, seq: u64, until: Monotonic, max: usize) {
+        self.starts.insert((key, start, seq));
+        self.expiry.push_back((until, (key, start, seq)));
+        if self.expiry.len() > max {
+            self.forget_first();
+        }
+    }
+
+    /// Whether a start of `key` lies strictly between the two times.
+    pub(crate) fn any_between(&self, key: u64, from: i64, to: i64) -> bool {
+        from < to && self.starts.range((key, from + 1, 0)..(key, to, 0)).next().is_some()
+    }
+
+    pub(crate) fn expire(&mut self, now: Monotonic) {
+        while self.expiry.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_first();
+        }
+        if self.expiry.is_empty() {
+            self.expiry.shrink_to_fit();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, start)) = self.expiry.pop_front() {
+            self.starts.remove(&start);
+        }
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
+        self.expiry.front().map(|(until, _)| *until)
+    }
+}
+
+/// A span that was made of one half, and that its other half may still explain.
+#[derive(Debug)]
+pub(crate) struct ClosedSpan {
+    /// With the sort.
+    pub(crate) key: u64,
+    /// The start's own time; of a rebuilt end, its estimate.
+    pub(crate) start: i64,
+    pub(crate) fingerprint: u64,
+    pub(crate) tokens: Tokens,
+    pub(crate) base: Option<u64>,
+    pub(crate) until: Monotonic,
+    pub(crate) half: ClosedHalf,
+}
+
+/// Which half a closed span was made of.
+#[derive(Debug)]
+pub(crate) enum ClosedHalf {
+    /// An end without start; no start has explained it yet.
+    Rebuilt,
+    /// An end whose start came too late, or whose start had been closed before.
+    Explained,
+    /// A start without end.
+    Incomplete(Box<IncompleteSpan>),
+}
+
+/// What a late end needs of the span that was closed without it.
+#[derive(Debug)]
+pub(crate) struct IncompleteSpan {
+    pub(crate) context: SpanContext,
+    pub(crate) parent: Parent,
+    /// Where it still counts as open.
+    pub(crate) interval: Option<IntervalKey>,
+    pub(crate) monotonic_start: Option<i64>,
+    pub(crate) operation: std::sync::Arc<str>,
+}
+
+/// The closed spans of one worker, in order of closing.
+#[derive(Debug, Default)]
+pub(crate) struct ClosedSpans {
+    spans: BTreeMap<u64, ClosedSpan>,
+    rebuilt: BTreeSet<(u64, i64, u64)>,
+    incomplete: BTreeSet<(u64, i64, u64)>,
+}
+
+impl ClosedSpans {
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(crate) fn insert(&mut self, number: u64, span: ClosedSpan) {
+        let entry = (span.key, span.start, number);
+        match span.half {
+            ClosedHalf::Rebuilt => self.rebuilt.insert(entry),
+            ClosedHalf::Incomplete(_) => self.incomplete.insert(entry),
+            ClosedHalf::Explained => false,
+        };
+        self.spans.insert(number, span);
+    }
+
+    pub(crate) fn remove(&mut self, number: u64) -> Option<ClosedSpan> {
+        let span = self.spans.remove(&number)?;
+        let entry = (span.key, span.start, number);
+        self.rebuilt.remove(&entry);
+        self.incomplete.remove(&entry);
+        Some(span)
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&ClosedSpan> {
+        self.spans.get(&number)
+    }
+
+    /// A rebuilt end got its start.
+    pub(crate) fn explain(&mut self, number: u64) {
+        if let Some(span) = self.spans.get_mut(&number) {
+            span.half = ClosedHalf::Explained;
+            self.rebuilt.remove(&(span.key, span.start, number));
+        }
+    }
+
+    /// Rebuilt ends of `key` whose estimates lie in the range, nearest to its beginning first.
+    pub(crate) fn rebuilt_between(&self, key: u64, from: i64, to: i64) -> impl Iterator<Item = (u64, i64)> {
+        let range = self.rebuilt.range((key, from.min(to), 0)..=(key, to, u64::MAX)).take(MAX_CANDIDATES);
+        range.map(|(_, start, number)| (*number, *start))
+    }
+
+    /// Incomplete spans of `key` that start in the range, latest first.
+    pub(crate) fn incomplete_between(
+        &self,
+        key: u64,
+        from: i64,
+        to: i64,
+    ) -> impl Iterator<Item = (u64, i64)> {
+        let range = self.incomplete.range((key, from.min(to), 0)..=(key, to, u64::MAX)).rev();
+        range.take(MAX_CANDIDATES).map(|(_, start, number)| (*number, *start))
+    }
+
+    /// Whether `key` has exactly one incomplete span.
+    pub(crate) fn is_lone_incomplete(&self, key: u64) -> bool {
+        self.incomplete.range((key, i64::MIN, 0)..=(key, i64::MAX, u64::MAX)).take(2).count() == 1
+    }
+
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.spans.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// The oldest, if its time is over.
+    pub(crate) fn due(&self, now: Monotonic) -> Option<u64> {
+        self.spans.first_key_value().filter(|(_, span)| span.until <= now).map(|(number, _)| *number)
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
+        self.spans.first_key_value().map(|(_, span)| span.until)
+    }
+}

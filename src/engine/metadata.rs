@@ -1,0 +1,328 @@
+//! From an event's metadata and measurements to attributes, and to what they say about its span.
+//!
+//! One table says which keys have established names. Keys that would mean something else to a backend are put under
+//! `snakepit.`; keys that are the event's own machinery (correlation id, trace context, pairing token) become no
+//! attribute. Redaction happens here, before anything is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::{Glob, GlobMatcher};
+use sha2::{Digest, Sha256};
+
+use crate::engine::attributes::{AttributeValue, Attributes};
+use crate::engine::naming::Phase;
+use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
+use crate::engine::span::{SpanKind, Status};
+use crate::event::{Event, Value};
+
+/// Keys with an established name in Snakepit's own OpenTelemetry code.
+const KNOWN_KEYS: [(&str, &str); 15] = [
+    ("call_type", "snakepit.call_type"),
+    ("command", "snakepit.command"),
+    ("correlation_id", "snakepit.correlation_id"),
+    ("function", "snakepit.function"),
+    ("library", "snakepit.library"),
+    ("node", "snakepit.node"),
+    ("pool", "snakepit.pool"),
+    ("pool_name", "snakepit.pool"),
+    ("python_module", "snakepit.python_module"),
+    ("python_pid", "snakepit.worker.pid"),
+    ("request_id", "snakepit.request_id"),
+    ("session_id", "snakepit.session_id"),
+    ("timeout_ms", "snakepit.timeout_ms"),
+    ("tool", "snakepit.tool"),
+    ("worker_id", "snakepit.worker.id"),
+];
+
+/// Measurements that are times of the event itself.
+const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
+
+/// What an end says about its span besides attributes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) status: Option<Status>,
+    /// `error.type`, where the status is Error.
+    pub(crate) error_type: Option<Arc<str>>,
+    pub(crate) exception: Option<Exception>,
+}
+
+/// The parts of an `exception` span event that are there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Exception {
+    pub(crate) type_name: Option<Box<str>>,
+    pub(crate) message: Option<Box<str>>,
+    pub(crate) stacktrace: Option<Box<str>>,
+}
+
+/// Everything that an event's keys and values say.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Meaning {
+    pub(crate) attributes: Attributes,
+    /// How many of the attributes, from the first, come from metadata.
+    pub(crate) from_metadata: u16,
+    pub(crate) outcome: Outcome,
+    pub(crate) kind: Option<SpanKind>,
+    /// Values that a limit cut or left out.
+    pub(crate) cut: u64,
+    pub(crate) not_finite: u64,
+}
+
+/// Reads metadata by the settings.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    redact: Vec<(GlobMatcher, RedactAction)>,
+    timeouts: Vec<(GlobMatcher, Duration)>,
+    limits: Limits,
+}
+
+/// A value as it may leave the engine.
+enum Shown<'a> {
+    Plain(&'a str),
+    Hashed(String),
+    Nothing,
+}
+
+impl Shown<'_> {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Hashed(text) => text,
+            Self::Nothing => "",
+        }
+    }
+}
+
+impl Reader {
+    /// A reader with these rules. A glob that does not compile was refused with the configuration.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let compile = |rule: &RedactRule| Some((Glob::new(&rule.key).ok()?.compile_matcher(), rule.action));
+        Self {
+            redact: settings.redact.iter().filter_map(compile).collect(),
+            timeouts: settings
+                .span_timeouts
+                .iter()
+                .filter_map(|(glob, timeout)| Some((Glob::new(glob).ok()?.compile_matcher(), *timeout)))
+                .collect(),
+            limits: settings.limits.clone(),
+        }
+    }
+
+    /// The span timeout of an operation, where one of its own is configured. `emitted` is the start's dotted name.
+    pub(crate) fn timeout(&self, emitted: &str) -> Option<Duration> {
+        if self.timeouts.is_empty() {
+            return None;
+        }
+        let operation = emitted.rsplit_once('.').map_or(emitted, |(operation, _)| operation);
+        self.timeouts.iter().find(|(glob, _)| glob.is_match(operation)).map(|(_, timeout)| *timeout)
+    }
+
+    fn shown<'a>(&self, key: &str, value: &'a str) -> Shown<'a> {
+        match self.redact.iter().find(|(glob, _)| glob.is_match(key)) {
+            None => Shown::Plain(value),
+            Some((_, RedactAction::Drop)) => Shown::Nothing,
+            Some((_, RedactAction::Hash)) => {
+                let digest = Sha256::digest(value.as_bytes());
+                Shown::Hashed(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+            }
+        }
+    }
+
+    /// What `event` says as this half of a span, or as a standalone event (no phase).
+    pub(crate) fn read(&self, event: &Event<'_>, phase: Option<Phase>, correlation_id: &str) -> Meaning {
+        let mut meaning = Meaning { attributes: Attributes::with_capacity(event), ..Meaning::default() };
+        let mut said = Said::default();
+        let ends = matches!(phase, Some(Phase::Stop | Phase::Exception));
+        for (key, value) in &event.metadata {
+            let shown = self.shown(key, value);
+            if matches!(shown, Shown::Nothing) {
+                continue;
+            }
+            let consumed = match *key {
+                "correlation_id" | "traceparent" | "tracestate" | "telemetry_span_context" => true,
+                "span_kind" => {
+                    meaning.kind = span_kind(value);
+                    meaning.kind.is_some()
+                }
+                key => ends && said.take(key, &shown, phase == Some(Phase::Exception)),
+            };
+            if !consumed {
+                self.set_text(&mut meaning, key, shown.as_str());
+            }
+        }
+        if !correlation_id.is_empty() {
+            let shown = self.shown("correlation_id", correlation_id);
+            if !matches!(shown, Shown::Nothing) {
+                self.set_text(&mut meaning, "correlation_id", shown.as_str());
+            }
+        }
+        if let (Some(module), Some(function)) =
+            (event.metadata_value("python_module"), event.metadata_value("function"))
+            && self.redact.is_empty()
+        {
+            meaning.attributes.set_joined("code.function.name", module, function);
+        }
+        meaning.from_metadata = u16::try_from(meaning.attributes.len()).unwrap_or(u16::MAX);
+        for (key, value) in &event.measurements {
+            if !TIMES.contains(key) {
+                self.set_measurement(&mut meaning, key, *value);
+            }
+        }
+        if ends {
+            said.conclude(&mut meaning, phase == Some(Phase::Exception), &self.limits);
+        }
+        meaning
+    }
+
+    fn set_measurement(&self, meaning: &mut Meaning, key: &str, value: Value<'_>) {
+        let is_redacted = self.redact.iter().any(|(glob, _)| glob.is_match(key));
+        match value {
+            _ if is_redacted => {}
+            Value::Int(int) => self.set(meaning, key, AttributeValue::Int(int)),
+            Value::Float(float) if float.is_finite() => self.set(meaning, key, AttributeValue::Float(float)),
+            // JSON has no such numbers, and a backend that answers in JSON would not show the trace at all.
+            Value::Float(float) => {
+                meaning.not_finite += 1;
+                self.set_text(meaning, key, &float.to_string());
+            }
+            Value::Text(text) => match (text.parse::<i64>(), text.parse::<f64>()) {
+                (Ok(int), _) => self.set(meaning, key, AttributeValue::Int(int)),
+                (Err(_), Ok(float)) if float.is_finite() => {
+                    self.set(meaning, key, AttributeValue::Float(float));
+                }
+                (Err(_), _) => self.set_text(meaning, key, text),
+            },
+        }
+    }
+
+    fn set_text(&self, meaning: &mut Meaning, key: &str, text: &str) {
+        let cut = truncated(text, self.limits.max_attribute_value_bytes);
+        meaning.cut += u64::from(cut.len() < text.len());
+        self.set(meaning, key, AttributeValue::Text(cut));
+    }
+
+    fn set(&self, meaning: &mut Meaning, key: &str, value: AttributeValue<'_>) {
+        if meaning.attributes.len() >= self.limits.max_attributes {
+            meaning.attributes.count_dropped();
+            meaning.cut += 1;
+            return;
+        }
+        if let Ok(known) = KNOWN_KEYS.binary_search_by(|(candidate, _)| (*candidate).cmp(key)) {
+            meaning.attributes.set(KNOWN_KEYS[known].1, value);
+        } else if is_reserved(key) {
+            meaning.attributes.set_prefixed("snakepit.", truncated(key, MAX_KEY_BYTES), value);
+        } else {
+            meaning.attributes.set(truncated(key, MAX_KEY_BYTES), value);
+        }
+    }
+}
+
+/// An attribute's key; the specification has no limit, backends have.
+const MAX_KEY_BYTES: usize = 255;
+
+/// Keys that a backend would take for its own. An empty key is no attribute name at all.
+fn is_reserved(key: &str) -> bool {
+    key.is_empty()
+        || key == "error"
+        || key == "span.kind"
+        || ["otel.", "service.", "telemetry."].iter().any(|prefix| key.starts_with(prefix))
+}
+
+fn span_kind(text: &str) -> Option<SpanKind> {
+    let kinds = [
+        ("internal", SpanKind::Internal),
+        ("server", SpanKind::Server),
+        ("client", SpanKind::Client),
+        ("producer", SpanKind::Producer),
+        ("consumer", SpanKind::Consumer),
+    ];
+    kinds.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, kind)| kind)
+}
+
+/// The longest beginning of `text` of at most `max` bytes that ends between characters.
+pub(crate) fn truncated(text: &str, max: usize) -> &str {
+    if text.len() <= max {
+        return text;
+    }
+    let end = (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    &text[..end]
+}
+
+/// What an end's keys say about its outcome, gathered in one pass.
+#[derive(Default)]
+struct Said {
+    is_error: bool,
+    is_ok: bool,
+    /// The value of `error`, which may itself be the message.
+    error: Option<String>,
+    type_name: Option<String>,
+    message: Option<String>,
+    stacktrace: Option<String>,
+    /// `kind` and `reason` as `:telemetry.span` says them.
+    kind: Option<String>,
+    reason: Option<String>,
+}
+
+impl Said {
+    /// Whether the key is used up, and becomes no attribute of its own.
+    fn take(&mut self, key: &str, value: &Shown<'_>, is_exception: bool) -> bool {
+        let text = value.as_str();
+        let owned = || Some(text.to_owned());
+        match key {
+            "error_type" => self.type_name = owned(),
+            "error_message" => self.message = owned(),
+            "traceback" => self.stacktrace = owned(),
+            "stacktrace" if is_exception => self.stacktrace = self.stacktrace.take().or_else(owned),
+            "kind" if is_exception => self.kind = owned(),
+            "reason" if is_exception => self.reason = owned(),
+            "error" => {
+                if is_an_error(text) {
+                    self.is_error = true;
+                    self.error = owned();
+                }
+                return false;
+            }
+            "result" | "status" => {
+                self.is_error |= text.eq_ignore_ascii_case("error");
+                self.is_ok |= key == "status" && text.eq_ignore_ascii_case("ok");
+                return false;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn conclude(self, meaning: &mut Meaning, is_exception: bool, limits: &Limits) {
+        let filled = |text: Option<String>| {
+            text.filter(|text| !text.is_empty())
+                .map(|text| Box::<str>::from(truncated(&text, limits.max_attribute_value_bytes)))
+        };
+        let type_name = filled(self.type_name.or(self.kind));
+        let message = filled(self.message.or(self.reason));
+        let stacktrace = filled(self.stacktrace);
+        if !is_exception && !self.is_error {
+            meaning.outcome.status = self.is_ok.then_some(Status::Ok);
+            // The keys say nothing about an outcome here, so they are attributes like any others.
+            for (key, text) in
+                [("error_type", type_name), ("error_message", message), ("traceback", stacktrace)]
+            {
+                if let Some(text) = text {
+                    meaning.attributes.set(key, AttributeValue::Text(&text));
+                }
+            }
+            return;
+        }
+        let description = message.as_deref().or(self.error.as_deref()).unwrap_or_default();
+        meaning.outcome.status = Some(Status::Error(Arc::from(description)));
+        meaning.outcome.error_type = Some(Arc::from(type_name.as_deref().unwrap_or("_OTHER")));
+        if is_exception || type_name.is_some() || stacktrace.is_some() {
+            meaning.outcome.exception = Some(Exception { type_name, message, stacktrace });
+        }
+    }
+}
+
+/// An `error` key that says that there was one.
+fn is_an_error(text: &str) -> bool {
+    let nothing = ["", "none", "nil", "null", "false", "0"];
+    !nothing.iter().any(|word| text.trim().eq_ignore_ascii_case(word))
+}

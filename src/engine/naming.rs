@@ -1,0 +1,239 @@
+//! From the parts of a name on the wire to everything that the bridge calls it.
+//!
+//! The Elixir name is `[:snakepit, :python | parts]`; dotted, `snakepit.python.inference.start`. The last of at least
+//! two parts may be a phase, and the rest is the operation. Names are untrusted: empty parts vanish, characters that
+//! OpenTelemetry's names forbid become `_`, the length is capped, and the table of known names is bounded.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// OpenTelemetry's limit on instrument names; span names keep it too, so that one name serves both.
+pub(crate) const MAX_NAME_CHARS: usize = 255;
+
+/// Distinct names that are remembered; beyond it the table starts anew. It is a cache: forgetting costs time only.
+const MAX_CACHED_NAMES: usize = 4096;
+
+/// What the last part of a name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// `start`
+    Start,
+    /// `stop`
+    Stop,
+    /// `exception`
+    Exception,
+}
+
+impl Phase {
+    fn of(part: &str) -> Option<Self> {
+        match part {
+            "start" => Some(Self::Start),
+            "stop" => Some(Self::Stop),
+            "exception" => Some(Self::Exception),
+            _ => None,
+        }
+    }
+
+    /// The part that says so.
+    #[must_use]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Exception => "exception",
+        }
+    }
+}
+
+/// A name, resolved.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// Absent for a standalone event.
+    pub(crate) phase: Option<Phase>,
+    /// Dotted, as the worker emits it, without the prefix: what policies match.
+    pub(crate) emitted: Box<str>,
+    /// The prefixed operation for a half of a span, the whole prefixed name for a standalone event.
+    pub(crate) title: Arc<str>,
+    /// `title` in Elixir's form: `[:snakepit, :python, :tool, :execution]`.
+    pub(crate) elixir: Arc<str>,
+    /// Stands for `title` in tables.
+    pub(crate) hash: u64,
+    /// The parts as sent, to tell names apart whose hashes collide.
+    raw: Box<[Box<str>]>,
+}
+
+/// Resolves names and remembers what it resolved.
+#[derive(Debug)]
+pub(crate) struct Naming {
+    prefix: String,
+    cache: HashMap<u64, Arc<Name>>,
+}
+
+impl Naming {
+    /// A resolver for this dotted prefix.
+    #[must_use]
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), cache: HashMap::new() }
+    }
+
+    /// The name of these parts; `None` if nothing is left of them.
+    pub(crate) fn resolve(&mut self, parts: &[&str]) -> Option<Arc<Name>> {
+        let hash = hash_parts(parts);
+        if let Some(name) = self.cache.get(&hash)
+            && name.raw.len() == parts.len()
+            && name.raw.iter().zip(parts).all(|(known, part)| &**known == *part)
+        {
+            return Some(Arc::clone(name));
+        }
+        let name = Arc::new(self.build(parts)?);
+        if self.cache.len() >= MAX_CACHED_NAMES {
+            self.cache.clear();
+        }
+        self.cache.insert(hash, Arc::clone(&name));
+        Some(name)
+    }
+
+    fn build(&self, parts: &[&str]) -> Option<Name> {
+        let kept: SmallVec<[&str; 8]> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
+        let (last, before) = kept.split_last()?;
+        let phase = if before.is_empty() { None } else { Phase::of(last) };
+        let mut own = if phase.is_some() { before } else { &kept[..] };
+        if let Some(("python", rest)) = own.split_first().map(|(first, rest)| (*first, rest))
+            && self.prefix.rsplit('.').next() == Some("python")
+        {
+            own = rest;
+        }
+        let prefix_parts = self.prefix.split('.').filter(|part| !part.is_empty());
+        let mut dotted = String::new();
+        let mut elixir = String::from("[");
+        for part in prefix_parts.chain(own.iter().copied()) {
+            if dotted.len() >= MAX_NAME_CHARS {
+                break;
+            }
+            let sanitised = sanitise(part);
+            push_separated(&mut dotted, ".", &sanitised);
+            if elixir.len() > 1 {
+                elixir.push_str(", ");
+            }
+            push_atom(&mut elixir, &sanitised);
+        }
+        elixir.push(']');
+        // Sanitised text is ASCII, so any byte is a boundary.
+        dotted.truncate(MAX_NAME_CHARS);
+        Some(Name {
+            phase,
+            emitted: kept.join(".").into(),
+            hash: xxh3_64(dotted.as_bytes()),
+            title: dotted.into(),
+            elixir: elixir.into(),
+            raw: parts.iter().map(|part| Box::from(*part)).collect(),
+        })
+    }
+}
+
+fn hash_parts(parts: &[&str]) -> u64 {
+    let mut hasher = Xxh3::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update(&[0xff]);
+    }
+    hasher.digest()
+}
+
+fn push_separated(text: &mut String, separator: &str, part: &str) {
+    if !text.is_empty() {
+        text.push_str(separator);
+    }
+    text.push_str(part);
+}
+
+/// At most [`MAX_NAME_CHARS`] characters; each that an instrument name may not have becomes `_`.
+fn sanitise(part: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
+    part.chars().take(MAX_NAME_CHARS).map(|c| if allowed(c) { c } else { '_' }).collect()
+}
+
+/// An atom as `inspect/1` writes it: quoted unless it is a plain identifier.
+fn push_atom(elixir: &mut String, part: &str) {
+    let plain = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    elixir.push(':');
+    if plain {
+        elixir.push_str(part);
+    } else {
+        elixir.push('"');
+        elixir.push_str(part);
+        elixir.push('"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(parts: &[&str]) -> Option<(Option<Phase>, String, String)> {
+        let name = Naming::new("snakepit.python").resolve(parts)?;
+        Some((name.phase, name.title.to_string(), name.elixir.to_string()))
+    }
+
+    fn resolved(phase: Option<Phase>, title: &str, elixir: &str) -> Option<(Option<Phase>, String, String)> {
+        Some((phase, title.to_owned(), elixir.to_owned()))
+    }
+
+    #[test]
+    fn the_last_of_two_parts_decides_the_phase() {
+        let elixir = "[:snakepit, :python, :tool, :execution]";
+        let title = "snakepit.python.tool.execution";
+        for phase in [Phase::Start, Phase::Stop, Phase::Exception] {
+            assert_eq!(resolve(&["tool", "execution", phase.as_str()]), resolved(Some(phase), title, elixir));
+        }
+    }
+
+    #[test]
+    fn a_phase_alone_and_an_unknown_phase_are_standalone() {
+        assert_eq!(
+            resolve(&["start"]),
+            resolved(None, "snakepit.python.start", "[:snakepit, :python, :start]")
+        );
+        assert_eq!(resolve(&["", "stop"]), resolve(&["stop"]));
+        assert_eq!(
+            resolve(&["tool", "paused"]),
+            resolved(None, "snakepit.python.tool.paused", "[:snakepit, :python, :tool, :paused]")
+        );
+    }
+
+    #[test]
+    fn a_leading_python_is_not_repeated() {
+        let expected = resolved(Some(Phase::Start), "snakepit.python.call", "[:snakepit, :python, :call]");
+        assert_eq!(resolve(&["python", "call", "start"]), expected);
+        assert_eq!(resolve(&["call", "start"]), expected);
+    }
+
+    #[test]
+    fn empty_parts_vanish_and_a_name_without_parts_is_none() {
+        assert_eq!(resolve(&["", "a", "", "b", ""]), resolve(&["a", "b"]));
+        assert_eq!(resolve(&[]), None);
+        assert_eq!(resolve(&["", ""]), None);
+    }
+
+    #[test]
+    fn forbidden_characters_become_underscores_and_length_is_capped() {
+        let (_, title, elixir) = resolve(&["a b", "naïve%", "x-y/z"]).unwrap();
+        assert_eq!(title, "snakepit.python.a_b.na_ve_.x-y/z");
+        assert_eq!(elixir, "[:snakepit, :python, :a_b, :na_ve_, :\"x-y/z\"]");
+        let (phase, title, _) = resolve(&[&"n".repeat(10_000), "start"]).unwrap();
+        assert_eq!((phase, title.len()), (Some(Phase::Start), MAX_NAME_CHARS));
+    }
+
+    #[test]
+    fn the_table_of_names_is_bounded() {
+        let mut naming = Naming::new("snakepit.python");
+        for number in 0..10_000 {
+            assert!(naming.resolve(&["name", &number.to_string()]).is_some());
+            assert!(naming.cache.len() <= MAX_CACHED_NAMES);
+        }
+    }
+}

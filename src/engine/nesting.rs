@@ -1,0 +1,451 @@
+//! Which span a span is nested in, and when that is decided.
+//!
+//! Explicit identity wins. Else the parent is the span of the same worker and group, of another operation, whose
+//! interval contains the child's in event time, the one that starts latest; where two such spans overlap without one
+//! containing the other, it is their nearest common encloser. A span is judged when the reorder window after its end
+//! has closed, so disorder changes nothing; until then it is *held*.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use crate::engine::Output;
+use crate::engine::compose::{Finished, Parent};
+use crate::engine::half::{Tokens, sorted_key};
+use crate::engine::ids::SpanContext;
+use crate::engine::intervals::{IntervalKey, OPEN_END};
+use crate::engine::memory::TokenHolder;
+use crate::engine::open::event_bytes;
+use crate::engine::state::{Shared, WorkerState};
+use crate::time::Monotonic;
+
+/// Spans that may stand in question as a parent; beyond it there is no telling, and no parent.
+const MAX_PARENT_CANDIDATES: usize = 64;
+
+/// Operations of a group that are searched for a parent.
+const MAX_OPERATIONS: usize = 64;
+
+/// Open ancestors that are judged before their descendant.
+const MAX_DEPTH: usize = 64;
+
+/// What a held span costs beside its attributes and events.
+const HELD_BYTES: usize = 512;
+
+/// A span among the intervals of its group.
+#[derive(Debug)]
+pub(crate) struct Relative {
+    pub(crate) context: SpanContext,
+    pub(crate) standing: Standing,
+}
+
+/// How far a span among the intervals has come. Its sequence number is in its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// A start without its end.
+    Open,
+    /// An end that waits; its interval is a guess.
+    Undecided {
+        /// It is decided then.
+        until: Monotonic,
+    },
+    /// Finished, and waiting for its own judgement.
+    Held {
+        /// It is judged then.
+        due: Monotonic,
+    },
+    /// Closed without its end: counts as open until a late end comes.
+    Closed,
+    /// Exported.
+    Exported,
+}
+
+/// Where a finished span stands among the others.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) interval: Option<IntervalKey>,
+    /// The start as a child: its own time.
+    pub(crate) start: i64,
+    /// Its end's own time, not before its start.
+    pub(crate) end: i64,
+    /// When its end arrived.
+    pub(crate) arrived: Monotonic,
+    pub(crate) base: Option<u64>,
+    pub(crate) tokens: Tokens,
+    /// Its parent is what its identity says: it does not wait.
+    pub(crate) is_settled: bool,
+    /// Its parent was decided while it was open.
+    pub(crate) is_judged: bool,
+}
+
+/// A finished span that waits for its judgement.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) finished: Finished,
+    pub(crate) place: Place,
+}
+
+impl Held {
+    fn size_bytes(&self) -> usize {
+        let events: usize = self.finished.events.iter().map(event_bytes).sum();
+        HELD_BYTES + self.finished.attributes.size_bytes() + events
+    }
+}
+
+/// The held spans of one worker, in the order in which they are judged.
+#[derive(Debug, Default)]
+pub(crate) struct HeldSpans {
+    spans: BTreeMap<(Monotonic, u64), Box<Held>>,
+    bytes: usize,
+}
+
+impl HeldSpans {
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Monotonic> {
+        self.spans.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    fn first(&self) -> Option<(Monotonic, u64)> {
+        self.spans.first_key_value().map(|(at, _)| *at)
+    }
+
+    fn get(&self, at: (Monotonic, u64)) -> Option<&Held> {
+        self.spans.get(&at).map(|held| &**held)
+    }
+
+    fn insert(&mut self, at: (Monotonic, u64), held: Box<Held>) {
+        self.bytes += held.size_bytes();
+        self.spans.insert(at, held);
+    }
+
+    fn remove(&mut self, at: (Monotonic, u64)) -> Option<Box<Held>> {
+        let held = self.spans.remove(&at)?;
+        self.bytes -= held.size_bytes();
+        Some(held)
+    }
+
+    pub(crate) fn push_event(
+        &mut self,
+        at: (Monotonic, u64),
+        event: crate::engine::span::SpanEvent,
+        max_events: usize,
+    ) {
+        let Some(held) = self.spans.get_mut(&at) else { return };
+        if held.finished.events.len() >= max_events {
+            held.finished.dropped_events += 1;
+        } else {
+            self.bytes += event_bytes(&event);
+            held.finished.events.push(event);
+        }
+    }
+}
+
+/// The answer to who contains an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Container {
+    /// Nobody.
+    None,
+    /// This span.
+    Is(IntervalKey),
+    /// An undecided end may.
+    UnknownUntil(Monotonic),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    key: IntervalKey,
+    end: i64,
+    standing: Standing,
+}
+
+impl Candidate {
+    /// Outer spans are less: an earlier start, then a later end, then any fixed order.
+    fn order(&self) -> (i64, std::cmp::Reverse<i64>, u64, u64) {
+        (self.key.start, std::cmp::Reverse(self.end), self.key.operation, self.key.seq)
+    }
+
+    /// Whether this candidate, the outer of the two, contains the other.
+    fn contains(&self, inner: &Self) -> bool {
+        self.key.operation != inner.key.operation && self.end >= inner.end
+    }
+}
+
+impl WorkerState {
+    /// A span is finished: it is exported at once if its parent is settled, else held.
+    pub(crate) fn finish(&mut self, cx: &mut Shared<'_>, seq: u64, finished: Finished, place: Place) {
+        let due = place.arrived.after(cx.settings.reorder_window);
+        if let Some(interval) = place.interval {
+            let context = finished.context.clone();
+            let standing = if place.is_settled { Standing::Exported } else { Standing::Held { due } };
+            self.intervals.update(&interval, |end, relative| {
+                *end = place.end;
+                *relative = Relative { context, standing };
+            });
+        }
+        if place.is_settled {
+            let mut finished = finished;
+            if let Some(interval) = place.interval {
+                self.attach_pending_events(cx, interval, place.start, place.end, &mut finished);
+            }
+            return self.export(cx, finished, &place);
+        }
+        if self.held.len() >= cx.settings.limits.max_held_per_worker {
+            self.judge_oldest_early(cx);
+        }
+        for token in place.tokens.unique() {
+            self.tokens.set(std::iter::once(token), TokenHolder::Held(due, seq));
+        }
+        self.held.insert((due, seq), Box::new(Held { finished, place }));
+        self.enforce_bytes(cx);
+    }
+
+    /// Judges every held span whose time has come.
+    pub(crate) fn judge_due(&mut self, cx: &mut Shared<'_>) {
+        while let Some(at) = self.held.first().filter(|(due, _)| *due <= cx.now.mono) {
+            self.judge_held(cx, at, false, 0);
+        }
+    }
+
+    /// Judges the held span that has waited longest, on what is known.
+    pub(crate) fn judge_oldest_early(&mut self, cx: &mut Shared<'_>) {
+        if let Some(at) = self.held.first() {
+            self.ledger.notes.judged_early += 1;
+            self.judge_held(cx, at, true, 0);
+        }
+    }
+
+    /// Judges every held span, on what is known.
+    pub(crate) fn judge_all(&mut self, cx: &mut Shared<'_>) {
+        while let Some(at) = self.held.first() {
+            self.judge_held(cx, at, true, 0);
+        }
+    }
+
+    /// Exports a held span under its parent, or puts it off if that depends on what is decided later.
+    fn judge_held(&mut self, cx: &mut Shared<'_>, at: (Monotonic, u64), is_last_chance: bool, depth: usize) {
+        let Some(Held { place, .. }) = self.held.get(at) else { return };
+        let Some(interval) = place.interval else { return };
+        let mut found = None;
+        if !place.is_judged {
+            let (start, end) = (place.start, place.end);
+            let wait = match self.container(interval, start, end, is_last_chance) {
+                Container::None => None,
+                Container::UnknownUntil(until) => Some(until),
+                Container::Is(parent) => match self.parent_context(cx, parent, is_last_chance, depth) {
+                    Ok(context) => {
+                        found = Some((parent, context));
+                        None
+                    }
+                    Err(until) => Some(until),
+                },
+            };
+            if let Some(until) = wait {
+                return self.put_off(at, until, interval);
+            }
+        }
+        let Some(held) = self.held.remove(at) else { return };
+        let Held { mut finished, place } = *held;
+        if let Some((parent, context)) = found {
+            self.mark_parent(parent);
+            finished.parent = Parent::Inferred(context.span_id);
+            adopt(&mut finished.context, &context);
+        }
+        let context = finished.context.clone();
+        self.intervals.update(&interval, |_, relative| {
+            *relative = Relative { context, standing: Standing::Exported };
+        });
+        self.attach_pending_events(cx, interval, place.start, place.end, &mut finished);
+        let until = cx.now.mono.after(cx.settings.reorder_window);
+        let max = cx.settings.limits.max_duplicates_per_worker;
+        self.tokens.spend(place.tokens, TokenHolder::Held(at.0, at.1), until, max);
+        self.export(cx, finished, &place);
+    }
+
+    fn put_off(&mut self, at: (Monotonic, u64), until: Monotonic, interval: IntervalKey) {
+        let Some(held) = self.held.remove(at) else { return };
+        let later = (until, at.1);
+        self.tokens.set(held.place.tokens.unique(), TokenHolder::Held(until, at.1));
+        self.held.insert(later, held);
+        self.intervals.update(&interval, |_, relative| relative.standing = Standing::Held { due: until });
+    }
+
+    /// Remembers that a span of this bridge names `parent` as its parent.
+    fn mark_parent(&mut self, parent: IntervalKey) {
+        if let Some(span) = self.open.get_mut(parent.seq) {
+            span.has_children = true;
+        }
+    }
+
+    /// The context that a child of `parent` takes over. Open ancestors are judged first, and that stands.
+    ///
+    /// # Errors
+    /// With the time at which it is known, where `parent` waits for a judgement that may change its trace.
+    fn parent_context(
+        &mut self,
+        cx: &mut Shared<'_>,
+        parent: IntervalKey,
+        is_last_chance: bool,
+        depth: usize,
+    ) -> Result<SpanContext, Monotonic> {
+        let standing = self.intervals.get(&parent).map(|relative| relative.standing);
+        match standing {
+            Some(Standing::Open) => self.judge_open(cx, parent.seq, depth + 1),
+            Some(Standing::Held { due }) if depth < MAX_DEPTH => {
+                let at = (due, parent.seq);
+                if due <= cx.now.mono || is_last_chance {
+                    self.judge_held(cx, at, true, depth + 1);
+                } else if let Some(held) = self.held.get(at).filter(|held| !held.place.is_judged) {
+                    let (start, end) = (held.place.start, held.place.end);
+                    if self.would_change_trace(parent, start, end) {
+                        return Err(due);
+                    }
+                }
+            }
+            Some(
+                Standing::Held { .. } | Standing::Undecided { .. } | Standing::Closed | Standing::Exported,
+            )
+            | None => {}
+        }
+        let relative = self.intervals.get(&parent);
+        Ok(relative.map(|relative| relative.context.clone()).expect("a container is among the intervals"))
+    }
+
+    /// Whether a span's judgement, on what is known now, would put it into another trace.
+    fn would_change_trace(&mut self, span: IntervalKey, start: i64, end: i64) -> bool {
+        match self.container(span, start, end, false) {
+            Container::None => false,
+            Container::UnknownUntil(_) => true,
+            Container::Is(parent) => {
+                let trace_id = |key| self.intervals.get(key).map(|relative| relative.context.trace_id);
+                trace_id(&parent) != trace_id(&span)
+            }
+        }
+    }
+
+    /// Decides the parent of an open span, its own open ancestors first.
+    pub(crate) fn judge_open(&mut self, cx: &mut Shared<'_>, seq: u64, depth: usize) {
+        let Some(span) = self.open.get_mut(seq) else { return };
+        if span.is_judged || depth > MAX_DEPTH {
+            return;
+        }
+        span.is_judged = true;
+        let start = span.start;
+        let Some(interval) = span.interval(seq) else { return };
+        let Container::Is(parent) = self.container(interval, start, OPEN_END, true) else { return };
+        let Ok(context) = self.parent_context(cx, parent, true, depth) else { return };
+        self.mark_parent(parent);
+        let Some(span) = self.open.get_mut(seq) else { return };
+        span.parent = Parent::Inferred(context.span_id);
+        adopt(&mut span.context, &context);
+        let context = span.context.clone();
+        self.intervals.update(&interval, |_, relative| relative.context = context);
+    }
+
+    /// The span that contains `[start, end]` of the span at `own`; on the last chance, of those that are decided.
+    fn container(&mut self, own: IntervalKey, start: i64, end: i64, is_last_chance: bool) -> Container {
+        let Some(mut candidates) = self.candidates(own, start, end) else {
+            self.ledger.notes.nesting_gave_up += 1;
+            return Container::None;
+        };
+        if is_last_chance {
+            candidates.retain(|candidate| !matches!(candidate.standing, Standing::Undecided { .. }));
+        }
+        let undecided = candidates.iter().filter_map(|candidate| match candidate.standing {
+            Standing::Undecided { until } => Some(until),
+            Standing::Open => self.may_end_until(candidate.key.seq),
+            Standing::Held { .. } | Standing::Closed | Standing::Exported => None,
+        });
+        if let Some(until) = undecided.max().filter(|_| !is_last_chance) {
+            return Container::UnknownUntil(until);
+        }
+        candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.order()));
+        let parent = (0..candidates.len()).find(|&at| {
+            let (inner, rest) = candidates.split_at(at);
+            let Some((candidate, outer)) = rest.split_first() else { return false };
+            inner.iter().all(|inner| candidate.contains(inner))
+                && outer.iter().all(|outer| outer.contains(candidate))
+        });
+        parent.map_or(Container::None, |at| Container::Is(candidates[at].key))
+    }
+
+    /// When it is decided whether a waiting end takes this open span; `None` if none can.
+    fn may_end_until(&self, seq: u64) -> Option<Monotonic> {
+        let span = self.open.get(seq)?;
+        let sorts = [false, true].map(|sort| sorted_key(span.key, sort));
+        sorts.into_iter().filter_map(|key| self.waiting.may_end_until(key, span.start)).max()
+    }
+
+    /// Every span that contains the interval; `None` if there are too many to tell.
+    fn candidates(&self, own: IntervalKey, start: i64, end: i64) -> Option<SmallVec<[Candidate; 8]>> {
+        let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
+        let mut is_complete = true;
+        let mut from = 0;
+        for _ in 0..MAX_OPERATIONS {
+            let Some(operation) = self.intervals.operation_from(own.group, from) else {
+                return is_complete.then_some(candidates);
+            };
+            if operation != own.operation {
+                self.intervals.containing(own.group, operation, start, end, &mut |key, until, relative| {
+                    // Of two spans with the same interval, a fixed order says which is the outer one.
+                    let is_outside = (key.start, until) != (start, end) || operation < own.operation;
+                    if is_outside {
+                        candidates.push(Candidate { key: *key, end: until, standing: relative.standing });
+                    }
+                    is_complete = candidates.len() <= MAX_PARENT_CANDIDATES;
+                    is_complete
+                });
+            }
+            let (Some(next), true) = (operation.checked_add(1), is_complete) else {
+                return is_complete.then_some(candidates);
+            };
+            from = next;
+        }
+        self.intervals.operation_from(own.group, from).is_none().then_some(candidates)
+    }
+
+    /// The innermost span that is open or held at an instant.
+    pub(crate) fn innermost(&self, group: u64, time: i64) -> Option<(IntervalKey, Standing)> {
+        let mut innermost: Option<(IntervalKey, Standing)> = None;
+        let mut from = 0;
+        for _ in 0..MAX_OPERATIONS {
+            let Some(operation) = self.intervals.operation_from(group, from) else { break };
+            self.intervals.containing(group, operation, time, time, &mut |key, _, relative| {
+                let takes_events = matches!(relative.standing, Standing::Open | Standing::Held { .. });
+                if takes_events
+                    && innermost.is_none_or(|(best, _)| (best.start, best.seq) < (key.start, key.seq))
+                {
+                    innermost = Some((*key, relative.standing));
+                }
+                !takes_events
+            });
+            let Some(next) = operation.checked_add(1) else { break };
+            from = next;
+        }
+        innermost
+    }
+
+    /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival.
+    pub(crate) fn export(&mut self, cx: &mut Shared<'_>, finished: Finished, place: &Place) {
+        let window = cx.settings.reorder_window;
+        let until = place.arrived.after(window).after(window);
+        if place.interval.is_some() || place.base.is_some() {
+            let until = self.leaving.back().map_or(until, |(last, _, _)| until.max(*last));
+            self.leaving.push_back((until, place.interval, place.base));
+        }
+        let source = self.source(cx.next_source);
+        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+    }
+}
+
+/// A span with a parent in the bridge is in its parent's trace, whatever its own metadata say.
+fn adopt(context: &mut SpanContext, parent: &SpanContext) {
+    context.trace_id = parent.trace_id;
+    context.flags = parent.flags;
+    context.state.clone_from(&parent.state);
+}

@@ -1,0 +1,188 @@
+//! The starts of one worker that have no end yet, and every way to find one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::engine::attributes::Attributes;
+use crate::engine::compose::Parent;
+use crate::engine::half::{Tokens, sorted_key};
+use crate::engine::ids::SpanContext;
+use crate::engine::intervals::IntervalKey;
+use crate::engine::naming::Name;
+use crate::engine::span::{SpanEvent, SpanKind};
+use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS};
+use crate::time::Monotonic;
+
+/// Candidates among which metadata may decide; more than this many twins within a tolerance are beyond telling apart.
+pub(crate) const MAX_CANDIDATES: usize = 8;
+
+/// What the tables below cost for each open span, beside the span itself.
+const INDEX_BYTES: usize = 256;
+
+/// A start that waits for its end.
+#[derive(Debug)]
+pub(crate) struct OpenSpan {
+    pub(crate) name: Arc<Name>,
+    /// Without the sort.
+    pub(crate) key: u64,
+    pub(crate) fingerprint: u64,
+    /// The start's own time.
+    pub(crate) start: i64,
+    pub(crate) monotonic_start: Option<i64>,
+    pub(crate) arrived: Monotonic,
+    pub(crate) deadline: Monotonic,
+    pub(crate) tokens: Tokens,
+    pub(crate) is_explicit: bool,
+    pub(crate) context: SpanContext,
+    pub(crate) parent: Parent,
+    /// The parent is decided.
+    pub(crate) is_judged: bool,
+    pub(crate) has_children: bool,
+    /// Its end may have been sampled away in the worker.
+    pub(crate) is_uncertain: bool,
+    pub(crate) has_correlation: bool,
+    pub(crate) group: Option<u64>,
+    /// Of its derived id, for the ordinals.
+    pub(crate) base: Option<u64>,
+    pub(crate) kind: Option<SpanKind>,
+    pub(crate) attributes: Attributes,
+    pub(crate) from_metadata: u16,
+    pub(crate) events: Vec<SpanEvent>,
+    pub(crate) dropped_events: u32,
+}
+
+impl OpenSpan {
+    pub(crate) fn sorted_key(&self) -> u64 {
+        sorted_key(self.key, self.is_explicit)
+    }
+
+    /// Where the span stands among the intervals, if it can nest.
+    pub(crate) fn interval(&self, seq: u64) -> Option<IntervalKey> {
+        let group = self.group?;
+        Some(IntervalKey { group, operation: self.name.hash, start: self.start, seq })
+    }
+
+    /// What the span costs.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let events: usize = self.events.iter().map(event_bytes).sum();
+        size_of::<Self>() + INDEX_BYTES + self.attributes.size_bytes() + events
+    }
+}
+
+pub(crate) fn event_bytes(event: &SpanEvent) -> usize {
+    size_of::<SpanEvent>() + event.attributes.size_bytes()
+}
+
+/// A start that an end might take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) seq: u64,
+    pub(crate) start: i64,
+}
+
+/// All open spans of a worker. Sequence numbers ascend with arrival.
+#[derive(Debug, Default)]
+pub(crate) struct OpenSpans {
+    spans: BTreeMap<u64, Box<OpenSpan>>,
+    by_key: BTreeSet<(u64, i64, u64)>,
+    deadlines: BTreeSet<(Monotonic, u64)>,
+    uncertain: BTreeSet<u64>,
+    bytes: usize,
+}
+
+impl OpenSpans {
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(crate) fn uncertain_len(&self) -> usize {
+        self.uncertain.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn get(&self, seq: u64) -> Option<&OpenSpan> {
+        self.spans.get(&seq).map(|span| &**span)
+    }
+
+    pub(crate) fn get_mut(&mut self, seq: u64) -> Option<&mut OpenSpan> {
+        self.spans.get_mut(&seq).map(|span| &mut **span)
+    }
+
+    /// In order of arrival.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &OpenSpan)> {
+        self.spans.iter().map(|(seq, span)| (*seq, &**span))
+    }
+
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.spans.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    pub(crate) fn oldest_uncertain(&self) -> Option<u64> {
+        self.uncertain.first().copied()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Monotonic> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The span whose time is over first, if that is by `now`.
+    pub(crate) fn due(&self, now: Monotonic) -> Option<u64> {
+        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, seq)| *seq)
+    }
+
+    pub(crate) fn insert(&mut self, seq: u64, span: OpenSpan) {
+        self.by_key.insert((span.sorted_key(), span.start, seq));
+        self.deadlines.insert((span.deadline, seq));
+        if span.is_uncertain {
+            self.uncertain.insert(seq);
+        }
+        self.bytes += span.size_bytes();
+        self.spans.insert(seq, Box::new(span));
+    }
+
+    pub(crate) fn remove(&mut self, seq: u64) -> Option<Box<OpenSpan>> {
+        let span = self.spans.remove(&seq)?;
+        self.by_key.remove(&(span.sorted_key(), span.start, seq));
+        self.deadlines.remove(&(span.deadline, seq));
+        self.uncertain.remove(&seq);
+        self.bytes -= span.size_bytes();
+        Some(span)
+    }
+
+    /// Adds a span event.
+    pub(crate) fn push_event(&mut self, seq: u64, event: SpanEvent, max_events: usize) {
+        let Some(span) = self.spans.get_mut(&seq) else { return };
+        if span.events.len() >= max_events {
+            span.dropped_events += 1;
+        } else {
+            self.bytes += event_bytes(&event);
+            span.events.push(event);
+        }
+    }
+
+    /// The starts of `key` from as early as a lone start may be up to the slack after `estimate`, latest first, at most
+    /// [`MAX_CANDIDATES`].
+    pub(crate) fn near(&self, key: u64, estimate: i64) -> impl Iterator<Item = Candidate> {
+        let from = (key, estimate.saturating_sub(LONE_START_NS), 0);
+        let to = (key, estimate.saturating_add(EARLY_SLACK_NS), u64::MAX);
+        self.candidates(from, to)
+    }
+
+    /// The starts of `key` not after `time`, latest first, at most [`MAX_CANDIDATES`].
+    pub(crate) fn until(&self, key: u64, time: i64) -> impl Iterator<Item = Candidate> {
+        self.candidates((key, i64::MIN, 0), (key, time, u64::MAX))
+    }
+
+    fn candidates(&self, from: (u64, i64, u64), to: (u64, i64, u64)) -> impl Iterator<Item = Candidate> {
+        let range = self.by_key.range(from..=to).rev().take(MAX_CANDIDATES);
+        range.map(|(_, start, seq)| Candidate { seq: *seq, start: *start })
+    }
+
+    /// Whether `key` has any open start.
+    pub(crate) fn has_key(&self, key: u64) -> bool {
+        self.by_key.range((key, i64::MIN, 0)..=(key, i64::MAX, u64::MAX)).next().is_some()
+    }
+}

@@ -1,0 +1,543 @@
+//! Which start an end belongs to.
+//!
+//! By identity where both halves carry it. By key (worker, correlation id, operation) otherwise: the end takes the open
+//! start nearest to its estimate, at once where the match is well inside the worker's tolerance and nothing else is
+//! near, else when its reorder window closes, among what is left. `tests/it/pairing_table.rs` has a test for each case.
+
+use std::sync::Arc;
+
+use crate::drops::DropReason;
+use crate::engine::closing::Reason;
+use crate::engine::compose::{self, Finished, Parent};
+use crate::engine::half::{Half, sorted_key};
+use crate::engine::ids::{Derivation, SpanContext};
+use crate::engine::memory::{ClosedHalf, TokenHolder};
+use crate::engine::nesting::{Relative, Standing};
+use crate::engine::open::{Candidate, OpenSpan};
+use crate::engine::roots::Root;
+use crate::engine::span::{Status, TraceId};
+use crate::engine::state::{Shared, WorkerState};
+use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS};
+use crate::engine::waiting::End;
+use crate::engine::{Output, Warning};
+use crate::event::Event;
+use crate::time::UnixNanos;
+
+/// How many bytes of a correlation id a warning shows.
+const MAX_WARNED_BYTES: usize = 64;
+
+/// The ids that a span begins with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) context: SpanContext,
+    pub(crate) parent: Parent,
+    pub(crate) base: Option<u64>,
+}
+
+impl WorkerState {
+    /// A start arrived.
+    pub(crate) fn start(&mut self, cx: &mut Shared<'_>, event: &Event<'_>, half: Half<'_>) {
+        if self.fingerprints.contains(half.fingerprint) {
+            return self.drop_event(DropReason::DuplicateStart);
+        }
+        let tokens = half.tokens();
+        let holder = tokens.iter().find_map(|token| self.tokens.holder(token));
+        match holder {
+            None => {}
+            Some(TokenHolder::Waiting(seq)) => {
+                let opened = self.open(cx, event, half);
+                if let Some(end) = self.waiting.remove(seq) {
+                    self.pair(cx, opened, *end, Some(seq));
+                }
+                return;
+            }
+            Some(TokenHolder::Closed(number)) => {
+                let is_rebuilt =
+                    self.closed.get(number).is_some_and(|span| matches!(span.half, ClosedHalf::Rebuilt));
+                if is_rebuilt {
+                    self.closed.explain(number);
+                    return self.drop_event(DropReason::Reconciled);
+                }
+                return self.drop_event(DropReason::DuplicateStart);
+            }
+            // A second start at the same reading of the monotonic clock is a twin, not a duplicate.
+            Some(_) if tokens.unique().all(|token| self.tokens.holder(token).is_none()) => {}
+            Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent) => {
+                return self.drop_event(DropReason::DuplicateStart);
+            }
+        }
+        let is_explicit = half.identity.is_some();
+        if let Some(number) = self.rebuilt_end_explaining(half.key, is_explicit, half.time) {
+            self.closed.explain(number);
+            return self.drop_event(DropReason::Reconciled);
+        }
+        let seq = self.open(cx, event, half);
+        if let Some(waiting) = self.end_at_once(seq)
+            && let Some(end) = self.waiting.remove(waiting)
+        {
+            return self.pair(cx, seq, *end, Some(waiting));
+        }
+        self.enforce_bytes(cx);
+    }
+
+    /// The waiting end that a start takes on arrival, by the rule of [`Self::start_at_once`].
+    fn end_at_once(&self, seq: u64) -> Option<u64> {
+        let span = self.open.get(seq)?;
+        let key = span.sorted_key();
+        let full = self.tolerance.full_ns();
+        let (from, to) = (span.start.saturating_sub(EARLY_SLACK_NS), span.start.saturating_add(full));
+        let mut near = self.waiting.between(key, from, to);
+        let (Some((waiting, estimate)), None) = (near.next(), near.next()) else { return None };
+        let others = self.open.near(key, estimate).filter(|other| other.seq != seq);
+        let is_crowded = others.into_iter().any(|other| estimate.saturating_sub(other.start) <= full);
+        let candidate = Candidate { seq, start: span.start };
+        let end = self.waiting.get(waiting)?;
+        let residual = estimate.saturating_sub(span.start);
+        let is_certain = !is_crowded
+            && self.tolerance.allows_at_once(residual)
+            && self.may_pair(candidate, end)
+            && self.agrees(candidate, end);
+        is_certain.then_some(waiting)
+    }
+
+    /// A rebuilt end that this start belongs to, by the pairing tolerance only.
+    pub(crate) fn rebuilt_end_explaining(&self, key: u64, is_explicit: bool, start: i64) -> Option<u64> {
+        let from = start.saturating_sub(EARLY_SLACK_NS);
+        let to = start.saturating_add(self.tolerance.full_ns());
+        // Two identities that differ are two spans, so an explicit start looks among the others only.
+        let sorts: &[bool] = if is_explicit { &[false] } else { &[false, true] };
+        sorts.iter().find_map(|sort| {
+            let ends = self.closed.rebuilt_between(sorted_key(key, *sort), from, to);
+            ends.min_by_key(|(_, estimate)| estimate.saturating_sub(start).saturating_abs())
+                .map(|(number, _)| number)
+        })
+    }
+
+    /// Opens a span; returns its sequence number.
+    fn open(&mut self, cx: &mut Shared<'_>, event: &Event<'_>, half: Half<'_>) -> u64 {
+        let limits = &cx.settings.limits;
+        let is_uncertain = self.policy.thins() && !self.identity.capabilities.consistent_sampling;
+        if is_uncertain && self.open.uncertain_len() >= limits.max_uncertain_per_worker {
+            if let Some(oldest) = self.open.oldest_uncertain() {
+                self.close(cx, oldest, Reason::Evicted);
+            }
+        } else if self.open.len() >= limits.max_open_spans_per_worker
+            && let Some(oldest) = self.open.oldest()
+        {
+            self.close(cx, oldest, Reason::Evicted);
+        }
+        let meaning = cx.reader.read(event, half.name.phase, half.correlation_id);
+        self.ledger.notes.attributes_cut += meaning.cut;
+        self.ledger.notes.measurements_not_finite += meaning.not_finite;
+        let seq = self.take_seq();
+        let tokens = half.tokens();
+        let is_explicit = half.identity.is_some();
+        let title = Arc::clone(&half.name.title);
+        let beginning = match half.identity {
+            Some(identity) => explicit(identity),
+            None => self.derive(cx, half.trace_parent, half.correlation_id, &title, half.time, ""),
+        };
+        let arrived = cx.now.mono;
+        let deadline = arrived.after(cx.span_timeout(&half.name.emitted));
+        let span = OpenSpan {
+            name: half.name,
+            key: half.key,
+            fingerprint: half.fingerprint,
+            start: half.time,
+            monotonic_start: half.monotonic_start,
+            arrived,
+            deadline,
+            tokens,
+            is_explicit,
+            context: beginning.context,
+            parent: beginning.parent,
+            is_judged: is_explicit,
+            has_children: false,
+            is_uncertain,
+            has_correlation: !half.correlation_id.is_empty(),
+            group: half.group,
+            base: beginning.base,
+            kind: meaning.kind,
+            attributes: meaning.attributes,
+            from_metadata: meaning.from_metadata,
+            events: Vec::new(),
+            dropped_events: 0,
+        };
+        self.fingerprints.hold(span.fingerprint);
+        self.tokens.set_if_free(tokens.iter(), TokenHolder::Open(seq));
+        if let Some(interval) = span.interval(seq) {
+            let relative = Relative { context: span.context.clone(), standing: Standing::Open };
+            self.intervals.insert(interval, crate::engine::intervals::OPEN_END, relative);
+        }
+        self.open.insert(seq, span);
+        seq
+    }
+
+    /// Ids for a span without explicit identity.
+    pub(crate) fn derive(
+        &mut self,
+        cx: &mut Shared<'_>,
+        trace_parent: Option<crate::engine::ids::TraceParent>,
+        correlation_id: &str,
+        operation: &str,
+        start: i64,
+        suffix: &str,
+    ) -> Beginning {
+        let root = cx.roots.root(trace_parent, correlation_id, start, cx.settings.trace_epoch);
+        if let Root::Known { is_hashed: true, .. } = root {
+            let idle = cx.settings.trace_idle;
+            if let Some(spans) = cx.constants.count(&self.id_prefix, correlation_id, cx.now.mono, idle) {
+                let shown = crate::engine::metadata::truncated(correlation_id, MAX_WARNED_BYTES);
+                cx.outputs.push_back(Output::Warning(Warning::ConstantCorrelationId {
+                    worker: self.key.clone(),
+                    correlation_id: shown.to_owned(),
+                    spans,
+                }));
+            }
+        }
+        let derivation = Derivation::new(&self.id_prefix, root.trace_id(), operation, start);
+        let base = derivation.base();
+        let ordinal = self.ordinals.take(base);
+        let trace_id: TraceId = root.trace_id().unwrap_or_else(|| derivation.trace_id(ordinal));
+        let parent = match &root {
+            Root::Remote(parent) => Parent::Remote(parent.parent_id),
+            Root::Known { .. } | Root::Derived => Parent::Root,
+        };
+        let context = root.context(trace_id, derivation.span_id(ordinal, suffix));
+        Beginning { context, parent, base: Some(base) }
+    }
+
+    /// An end arrived. With a `refusal` it counts only if its start is open.
+    pub(crate) fn end(
+        &mut self,
+        cx: &mut Shared<'_>,
+        event: &Event<'_>,
+        half: Half<'_>,
+        refusal: Option<DropReason>,
+    ) {
+        if self.fingerprints.contains(half.fingerprint) {
+            return self.drop_event(DropReason::DuplicateEnd);
+        }
+        let tokens = half.tokens();
+        for token in tokens.unique() {
+            match self.tokens.holder(token) {
+                None => {}
+                Some(TokenHolder::Open(seq)) => {
+                    let end = self.read_end(cx, event, half, refusal);
+                    return self.pair(cx, seq, end, None);
+                }
+                Some(TokenHolder::Closed(number)) if self.is_incomplete(number) => {
+                    let end = self.read_end(cx, event, half, refusal);
+                    return self.late_end(cx, number, end);
+                }
+                Some(_) => return self.drop_event(DropReason::DuplicateEnd),
+            }
+        }
+        if let Some(reason) = refusal
+            && !self.open.has_key(sorted_key(half.key, false))
+            && !self.open.has_key(sorted_key(half.key, true))
+        {
+            return self.drop_event(reason);
+        }
+        let proven = tokens.monotonic.and_then(|token| self.tokens.holder(token));
+        let end = self.read_end(cx, event, half, refusal);
+        let start = match proven {
+            Some(TokenHolder::Open(seq)) => Some(seq),
+            _ => self.start_at_once(&end),
+        };
+        match start {
+            Some(seq) => self.pair(cx, seq, end, None),
+            None => self.wait(cx, end),
+        }
+    }
+
+    fn is_incomplete(&self, number: u64) -> bool {
+        self.closed.get(number).is_some_and(|span| matches!(span.half, ClosedHalf::Incomplete(_)))
+    }
+
+    fn read_end(
+        &mut self,
+        cx: &Shared<'_>,
+        event: &Event<'_>,
+        half: Half<'_>,
+        only_if_open: Option<DropReason>,
+    ) -> End {
+        let meaning = cx.reader.read(event, half.name.phase, half.correlation_id);
+        self.ledger.notes.attributes_cut += meaning.cut;
+        self.ledger.notes.measurements_not_finite += meaning.not_finite;
+        End {
+            key: half.key,
+            fingerprint: half.fingerprint,
+            time: half.time,
+            duration: half.duration,
+            monotonic_start: half.monotonic_start,
+            tokens: half.tokens(),
+            identity: half.identity,
+            trace_parent: half.trace_parent,
+            correlation_id: half.correlation_id.into(),
+            group: half.group,
+            meaning,
+            arrived: cx.now.mono,
+            only_if_open,
+            interval: None,
+            name: half.name,
+        }
+    }
+
+    /// The start that an end takes without waiting: well inside the tolerance, of one mind with the end, and alone in
+    /// the neighbourhood.
+    fn start_at_once(&mut self, end: &End) -> Option<u64> {
+        let estimate = end.estimate()?;
+        let key = end.sorted_key();
+        let full = self.tolerance.full_ns();
+        let mut near = self.open.near(key, estimate);
+        let first = near.next()?;
+        let second = near.next();
+        drop(near);
+        let residual = estimate.saturating_sub(first.start);
+        let is_crowded = second.is_some_and(|second| estimate.saturating_sub(second.start) <= full);
+        if !self.tolerance.allows_at_once(residual) || is_crowded || !self.may_pair(first, end) {
+            return None;
+        }
+        let (from, to) = (first.start.saturating_sub(EARLY_SLACK_NS), first.start.saturating_add(full));
+        if self.waiting.any_between(key, from, to, None) || !self.agrees(first, end) {
+            return None;
+        }
+        if second.is_none() {
+            self.tolerance.learn(residual);
+        }
+        Some(first.seq)
+    }
+
+    /// Where both halves have a reading of the monotonic clock, it decides alone.
+    fn may_pair(&self, candidate: Candidate, end: &End) -> bool {
+        let start = self.open.get(candidate.seq).and_then(|span| span.monotonic_start);
+        match (start, end.monotonic_start) {
+            (Some(start), Some(end)) => start == end,
+            _ => true,
+        }
+    }
+
+    /// Whether the metadata of start and end contradict each other nowhere.
+    fn agrees(&self, candidate: Candidate, end: &End) -> bool {
+        self.open.get(candidate.seq).is_some_and(|span| {
+            span.attributes.agrees_with(
+                span.from_metadata.into(),
+                &end.meaning.attributes,
+                end.meaning.from_metadata.into(),
+            )
+        })
+    }
+
+    fn wait(&mut self, cx: &mut Shared<'_>, mut end: End) {
+        if self.waiting.len() >= cx.settings.limits.max_waiting_per_worker
+            && let Some(oldest) = self.waiting.oldest()
+        {
+            self.ledger.notes.judged_early += 1;
+            self.decide(cx, oldest);
+        }
+        let seq = self.take_seq();
+        let deadline = end.arrived.after(cx.settings.reorder_window);
+        end.interval = self.undecided_interval(&end, seq);
+        if let Some(interval) = end.interval {
+            let beginning = SpanContext {
+                trace_id: TraceId([0; 16]),
+                span_id: crate::engine::span::SpanId([0; 8]),
+                flags: crate::engine::span::TraceFlags::SAMPLED,
+                state: None,
+            };
+            let relative = Relative { context: beginning, standing: Standing::Undecided { until: deadline } };
+            self.intervals.insert(interval, end.time, relative);
+        }
+        self.fingerprints.hold(end.fingerprint);
+        self.tokens.set_if_free(end.tokens.iter(), TokenHolder::Waiting(seq));
+        self.waiting.insert(seq, deadline, end);
+        self.enforce_bytes(cx);
+    }
+
+    /// A waiting end is decided: its window is over, or there is no room for it.
+    pub(crate) fn decide(&mut self, cx: &mut Shared<'_>, seq: u64) {
+        let Some(end) = self.waiting.remove(seq) else { return };
+        let end = *end;
+        let other_sort = sorted_key(end.key, end.identity.is_none());
+        let start =
+            self.best_start(&end, end.sorted_key(), seq).or_else(|| self.best_start(&end, other_sort, seq));
+        if let Some(start) = start {
+            return self.pair(cx, start, end, Some(seq));
+        }
+        if let Some(reason) = end.only_if_open {
+            self.unwait(&end, seq);
+            self.fingerprints.forget(end.fingerprint);
+            return self.drop_event(reason);
+        }
+        let incomplete =
+            self.best_incomplete(&end, end.sorted_key()).or_else(|| self.best_incomplete(&end, other_sort));
+        self.tokens.free(end.tokens, TokenHolder::Waiting(seq));
+        match incomplete {
+            Some(number) => {
+                self.unwait(&end, seq);
+                self.late_end(cx, number, end);
+            }
+            None => self.rebuild(cx, end, seq),
+        }
+    }
+
+    /// Takes a waiting end's traces out of the tables.
+    fn unwait(&mut self, end: &End, seq: u64) {
+        self.tokens.free(end.tokens, TokenHolder::Waiting(seq));
+        if let Some(interval) = end.interval {
+            self.intervals.remove(&interval);
+        }
+    }
+
+    /// The start of `key` that the end takes when its window closes.
+    fn best_start(&mut self, end: &End, key: u64, seq: u64) -> Option<u64> {
+        let Some(estimate) = end.estimate() else {
+            let candidates = self.open.until(key, end.time).filter(|start| self.may_pair(*start, end));
+            return candidates.min_by_key(|start| !self.agrees(*start, end)).map(|start| start.seq);
+        };
+        let residual = |start: Candidate| estimate.saturating_sub(start.start);
+        let near: smallvec::SmallVec<[Candidate; 8]> = self.open.near(key, estimate).collect();
+        let best = near
+            .iter()
+            .copied()
+            .filter(|start| self.tolerance.allows(residual(*start)) && self.may_pair(*start, end))
+            .filter(|start| !self.is_nearer_to_another(key, *start, residual(*start), seq))
+            .min_by_key(|start| (!self.agrees(*start, end), residual(*start).saturating_abs()));
+        let found = best.or_else(|| {
+            let [lone] = near[..] else { return None };
+            let is_lone = self.may_pair(lone, end)
+                && !self.recent_starts.any_between(key, lone.start, estimate)
+                && !self.waiting.any_between(key, lone.start, estimate, None);
+            is_lone.then_some(lone)
+        })?;
+        if near.len() == 1 {
+            self.tolerance.learn(residual(found));
+        }
+        Some(found.seq)
+    }
+
+    /// Whether another waiting end estimates nearer to this start.
+    fn is_nearer_to_another(&self, key: u64, start: Candidate, residual: i64, seq: u64) -> bool {
+        let distance = residual.saturating_abs().saturating_sub(1);
+        let (from, to) = (start.start.saturating_sub(distance), start.start.saturating_add(distance));
+        self.waiting.any_between(key, from, to, Some(seq))
+    }
+
+    /// The span, closed as incomplete, that the end belongs to.
+    fn best_incomplete(&self, end: &End, key: u64) -> Option<u64> {
+        let may_pair = |number: u64| {
+            let span = self.closed.get(number);
+            let start = span.and_then(|span| match &span.half {
+                ClosedHalf::Incomplete(incomplete) => incomplete.monotonic_start,
+                ClosedHalf::Rebuilt | ClosedHalf::Explained => None,
+            });
+            start.is_none() || end.monotonic_start.is_none() || start == end.monotonic_start
+        };
+        let Some(estimate) = end.estimate() else {
+            let until = self.closed.incomplete_between(key, i64::MIN, end.time);
+            return until.map(|(number, _)| number).find(|number| may_pair(*number));
+        };
+        let from = estimate.saturating_sub(LONE_START_NS);
+        let to = estimate.saturating_add(EARLY_SLACK_NS);
+        let near = || self.closed.incomplete_between(key, from, to).filter(|(number, _)| may_pair(*number));
+        near()
+            .filter(|(_, start)| self.tolerance.allows(estimate.saturating_sub(*start)))
+            .min_by_key(|(_, start)| estimate.saturating_sub(*start).saturating_abs())
+            .or_else(|| {
+                let (number, start) = near().next()?;
+                let is_lone = self.closed.is_lone_incomplete(key)
+                    && !self.recent_starts.any_between(key, start, estimate);
+                is_lone.then_some((number, start))
+            })
+            .map(|(number, _)| number)
+    }
+
+    /// Makes one span of a start and its end.
+    fn pair(&mut self, cx: &mut Shared<'_>, seq: u64, mut end: End, waited_as: Option<u64>) {
+        let Some(start) = self.open.remove(seq) else { return };
+        let start = *start;
+        self.ledger.paired += 2;
+        self.ledger.spans_made += 1;
+        self.ledger.notes.reordered += u64::from(start.arrived > end.arrived);
+        if let Some(waited_as) = waited_as {
+            self.unwait(&end, waited_as);
+        }
+        self.remember_pair(cx, seq, &start, &end);
+        let interval = start.interval(seq);
+        let mut context = start.context;
+        let mut parent = start.parent;
+        let mut is_explicit = start.is_explicit;
+        if let Some(identity) = end.identity.take()
+            && !start.is_explicit
+            && !start.has_children
+        {
+            let beginning = explicit(identity);
+            (context, parent, is_explicit) = (beginning.context, beginning.parent, true);
+        }
+        let times = compose::paired_times(start.start, end.time, end.duration, cx.now);
+        let mut attributes = end.meaning.attributes;
+        attributes.add_missing(&start.attributes);
+        let mut finished = Finished {
+            name: start.name,
+            context,
+            parent,
+            has_correlation: start.has_correlation || !end.correlation_id.is_empty(),
+            kind: end.meaning.kind.or(start.kind),
+            start: times.start,
+            end: times.end,
+            attributes,
+            events: start.events,
+            dropped_events: start.dropped_events,
+            links: Vec::new(),
+            status: Status::Unset,
+        };
+        if times.adjusted {
+            self.ledger.notes.clock_adjusted += 1;
+            finished.mark("snakepit.clock", "adjusted");
+        }
+        finished.apply(end.meaning.outcome, times.end);
+        let ended = end.time.max(start.start);
+        let place = crate::engine::nesting::Place {
+            interval,
+            start: start.start,
+            end: ended,
+            arrived: end.arrived,
+            base: start.base,
+            tokens: start.tokens,
+            is_settled: is_explicit || interval.is_none(),
+            is_judged: start.is_judged,
+        };
+        self.finish(cx, seq, finished, place);
+    }
+
+    fn remember_pair(&mut self, cx: &Shared<'_>, seq: u64, start: &OpenSpan, end: &End) {
+        let window = cx.settings.reorder_window;
+        let (until, max) = (cx.now.mono.after(window), cx.settings.limits.max_duplicates_per_worker);
+        self.fingerprints.release(start.fingerprint, until, max);
+        self.fingerprints.release(end.fingerprint, until, max);
+        self.tokens.spend(start.tokens, TokenHolder::Open(seq), until, max);
+        self.tokens.spend(end.tokens, TokenHolder::Open(seq), until, max);
+        let key = sorted_key(start.key, start.is_explicit);
+        self.recent_starts.add(key, start.start, seq, until.after(window), max);
+    }
+}
+
+/// Ids that the sender gave.
+pub(crate) fn explicit(identity: crate::engine::ids::ExplicitIdentity) -> Beginning {
+    let parent = identity.parent.map_or(Parent::Root, Parent::Explicit);
+    Beginning { context: identity.context, parent, base: None }
+}
+
+impl Shared<'_> {
+    /// How long a start of this operation waits.
+    pub(crate) fn span_timeout(&self, emitted: &str) -> std::time::Duration {
+        self.reader.timeout(emitted).unwrap_or(self.settings.span_timeout)
+    }
+
+    /// A time of the worker as it is exported, if it can be meant; else the arrival's.
+    pub(crate) fn credible(&self, time: i64) -> UnixNanos {
+        let time = UnixNanos(time);
+        if crate::engine::clock::is_credible(time, self.now) { time } else { self.now.wall }
+    }
+}

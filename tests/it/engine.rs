@@ -1,0 +1,8 @@
+//! The engine, driven in virtual time through its public face.
+
+mod bench_worker;
+mod nesting;
+mod pairing_table;
+mod simulation;
+mod standalone;
+mod steps;
