@@ -1,3 +1,4 @@
 //! The desired policy of each worker: what it is, and how it becomes control messages in a connection's dialect.
 
 pub mod policy;
+pub mod settings;

@@ -10,7 +10,10 @@
 //! Data goes from left to right; control is the only thing that flows back. `ARCHITECTURE.md` says where each rule
 //! lives.
 
+pub mod admin;
+pub mod config;
 pub mod control;
+pub mod diagnostics;
 pub mod drops;
 pub mod engine;
 pub mod event;

@@ -1,0 +1,3 @@
+//! The admin port: health, metrics and the API.
+
+pub mod settings;

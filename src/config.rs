@@ -1,0 +1,282 @@
+//! The configuration: flags, `SNAKEPIT_BRIDGE_*` variables and a YAML file become one validated [`Config`].
+//!
+//! | place | beats |
+//! |---|---|
+//! | flag | everything |
+//! | variable; an empty one is as good as none | file, default |
+//! | file; an empty section or a `null` is as good as none | default |
+//!
+//! Laws: everything that is wrong is reported at once, with its place, its key, its value and what is expected there;
+//! every value that counts is in [`Config::effective`] with its source. How export is configured (`OTEL_*`) is never in
+//! this file.
+
+pub mod env;
+pub mod file;
+pub mod flags;
+mod patterns;
+pub mod provenance;
+mod resolve;
+pub mod schema;
+mod sections;
+mod value;
+
+use std::fmt;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::settings::{AdminSettings, Token};
+use crate::control::settings::ControlSettings;
+use crate::diagnostics::LogFormat;
+use crate::engine;
+use env::{Env, non_empty};
+use file::{Node, Value};
+use flags::Flags;
+use provenance::{Effective, Problem, Source};
+use resolve::Resolver;
+use sections::{any, between};
+
+/// Default of [`Config::listen`].
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50_061);
+/// Default of [`Config::shutdown_timeout`]: containers are killed after 10 s by default, and Kubernetes waits 30 s.
+pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`ReceiverSettings::max_workers`].
+pub const DEFAULT_MAX_WORKERS: usize = 10_000;
+/// Default of [`ReceiverSettings::max_message_bytes`]: a design document's event has about 300 bytes.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Default of [`Config::max_open_spans`].
+pub const DEFAULT_MAX_OPEN_SPANS: usize = 1_000_000;
+/// Default of [`Config::max_open_bytes`].
+pub const DEFAULT_MAX_OPEN_BYTES: usize = 512 << 20;
+
+/// Everything that the bridge is told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where workers connect.
+    pub listen: SocketAddr,
+    /// The admin port.
+    pub admin: AdminSettings,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// How long draining may take.
+    pub shutdown_timeout: Duration,
+    /// What the engine is told.
+    pub engine: engine::Settings,
+    /// What the policies follow from.
+    pub control: ControlSettings,
+    /// What the receiver is told.
+    pub receiver: ReceiverSettings,
+    /// Open spans of all workers.
+    pub max_open_spans: usize,
+    /// Bytes of the open spans of all workers.
+    pub max_open_bytes: usize,
+    /// The workers run where the bridge runs, whatever their addresses say: they share its host's attributes.
+    pub same_host: bool,
+    /// Every value that counts, with its source.
+    pub effective: Vec<Effective>,
+    /// What is accepted and does not do what one may think.
+    pub warnings: Vec<String>,
+}
+
+/// The receiver's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiverSettings {
+    /// Workers connected or within their grace period.
+    pub max_workers: usize,
+    /// A larger message is skipped.
+    pub max_message_bytes: usize,
+}
+
+/// Everything that is wrong with a configuration; there is at least one problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Those of flags and variables first, then those of the file by line.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            write!(f, "{}{problem}", if index == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// `terminal` says whether the log goes to a terminal, which decides the default of its format.
+    ///
+    /// # Errors
+    /// When anything is wrong: all of it, at once.
+    pub fn load(flags: &Flags, env: &dyn Env, terminal: bool) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let path = config_path(flags, env);
+        let root = match &path {
+            None => Node { line: 0, value: Value::Null },
+            Some((path, source)) => read_file(path, source).unwrap_or_else(|problem| {
+                problems.push(problem);
+                Node { line: 0, value: Value::Null }
+            }),
+        };
+        let path: Arc<str> = path.map(|(path, _)| path).unwrap_or_default().into();
+        for misfit in schema::misfits(&root) {
+            let source = Source::File { path: Arc::clone(&path), line: misfit.line };
+            problems.push(Problem { source, key: Some(misfit.key), message: misfit.message });
+        }
+        let mut resolver =
+            Resolver { flags, env, path, root, problems, effective: Vec::new(), warnings: Vec::new() };
+        let config = resolve(&mut resolver, terminal);
+        let Resolver { mut problems, effective, warnings, .. } = resolver;
+        problems.sort_by_key(|problem| problem.source.line());
+        if problems.is_empty() {
+            Ok(Self { effective, warnings, ..config })
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+/// The names among `names` that look like a slip in one of our variables, as warnings.
+///
+/// Others are let be: Kubernetes sets `SNAKEPIT_BRIDGE_PORT` and its like for a service of that name.
+#[must_use]
+pub fn misspelt_variables(names: &[String]) -> Vec<String> {
+    let known = || schema::KEYS.into_iter().map(|key| key.variable);
+    names
+        .iter()
+        .filter(|name| !known().any(|variable| variable == *name))
+        .filter_map(|name| {
+            let short = |name: &str| name.strip_prefix("SNAKEPIT_BRIDGE_").map(str::to_lowercase);
+            let near = known().find(|variable| {
+                let (Some(name), Some(variable)) = (short(name), short(variable)) else { return false };
+                strsim::damerau_levenshtein(&name, &variable) <= 2
+            })?;
+            Some(format!("{}: unknown variable; did you mean `{near}`?", name.escape_debug()))
+        })
+        .collect()
+}
+
+fn config_path(flags: &Flags, env: &dyn Env) -> Option<(String, Source)> {
+    let key = &schema::CONFIG;
+    flags
+        .value(key)
+        .map(|path| (path.to_owned(), Source::Flag(key.flag)))
+        .or_else(|| Some((non_empty(env, key.variable)?, Source::Variable(key.variable))))
+}
+
+fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
+    let unreadable = |message: String| Problem { source: source.clone(), key: None, message };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(file::MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| unreadable(format!("`{path}` cannot be read: {error}")))?;
+    if u64::try_from(text.len()).is_ok_and(|bytes| bytes > file::MAX_FILE_BYTES) {
+        return Err(unreadable(format!("`{path}` is larger than {} bytes", file::MAX_FILE_BYTES)));
+    }
+    file::parse(&text).map_err(|error| Problem {
+        source: Source::File { path: path.into(), line: error.line.unwrap_or(0) },
+        key: None,
+        message: error.message,
+    })
+}
+
+fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
+    let (listen, _) = resolver.keyed(&schema::LISTEN, DEFAULT_LISTEN, any);
+    let admin = admin(resolver, listen);
+    let (state_dir, source) = resolver.keyed(&schema::STATE_DIR, None::<PathBuf>, any);
+    if let Some(state_dir) = state_dir {
+        let message = format!(
+            "`{}` cannot be used: keeping state on disk is not built yet. Without it nothing outlives a restart",
+            state_dir.display()
+        );
+        resolver.problem(source, schema::STATE_DIR.path, message);
+    }
+    let default_format = if terminal { LogFormat::Text } else { LogFormat::Json };
+    let (log_format, _) = resolver.keyed(&schema::LOG_FORMAT, default_format, any);
+    let (shutdown_timeout, _) = resolver.keyed(
+        &schema::SHUTDOWN_TIMEOUT,
+        DEFAULT_SHUTDOWN_TIMEOUT,
+        between(Duration::ZERO, Duration::from_secs(3600)),
+    );
+    let mut engine = sections::engine(resolver);
+    let control = sections::control(resolver, &engine.prefix);
+    sections::metrics(resolver);
+    let same_host = sections::same_host(resolver);
+    let limits = sections::limits(resolver);
+    // A worker's share is never more than the whole.
+    engine.limits.max_open_bytes_per_worker =
+        engine.limits.max_open_bytes_per_worker.min(limits.max_open_bytes);
+    Config {
+        listen,
+        admin,
+        log_format,
+        shutdown_timeout,
+        engine,
+        control,
+        receiver: ReceiverSettings {
+            max_workers: limits.max_workers,
+            max_message_bytes: limits.max_message_bytes,
+        },
+        max_open_spans: limits.max_open_spans,
+        max_open_bytes: limits.max_open_bytes,
+        same_host,
+        effective: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn admin(resolver: &mut Resolver<'_>, workers: SocketAddr) -> AdminSettings {
+    let defaults = AdminSettings::default();
+    let (listen, listen_source) = resolver.keyed(&schema::ADMIN_LISTEN, defaults.listen, any);
+    let (insecure, _) = resolver.keyed(&schema::ADMIN_INSECURE, defaults.insecure, any);
+    let (allowed_hosts, _) =
+        resolver.keyed(&schema::ADMIN_ALLOWED_HOSTS, defaults.allowed_hosts, |hosts: &Vec<String>| {
+            hosts.iter().try_for_each(|host| check_host(host))
+        });
+    let (token_file, token_source) = resolver.keyed(&schema::ADMIN_TOKEN_FILE, None::<PathBuf>, any);
+    let token = token_file.as_ref().and_then(|path| {
+        let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        match read.and_then(|text| Token::new(text.trim()).map_err(|error| error.to_string())) {
+            Ok(token) => Some(token),
+            Err(error) => {
+                let message = format!("`{}`: {error}", path.display());
+                resolver.problem(token_source, schema::ADMIN_TOKEN_FILE.path, message);
+                None
+            }
+        }
+    });
+    if !listen.ip().is_loopback() && token_file.is_none() && !insecure {
+        let message = format!(
+            "`{listen}` is beyond loopback, and no token protects it: give --admin-token-file, or --admin-insecure if \
+             something else does"
+        );
+        resolver.problem(listen_source, schema::ADMIN_LISTEN.path, message);
+    } else if listen == workers && listen.port() != 0 {
+        let message = format!("`{listen}` is where workers connect: the admin port is another one");
+        resolver.problem(listen_source, schema::ADMIN_LISTEN.path, message);
+    }
+    AdminSettings { listen, insecure, token, allowed_hosts }
+}
+
+/// A host as it may stand in `Host`, without a port.
+fn check_host(host: &str) -> Result<(), String> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+    let is_name =
+        host.chars().all(|character| character.is_ascii_alphanumeric() || ".-_".contains(character));
+    if (is_address || is_name) && !host.is_empty() {
+        return Ok(());
+    }
+    Err(format!("`{}` is not a host name (without scheme and port)", host.escape_debug()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::*;
+use crate::control::policy::Rate;
+use crate::control::settings::Rule;
+use crate::engine::settings::{RedactAction, RedactRule};
+
+/// A file, variables and flags, on a log that is no terminal.
+struct Given {
+    directory: tempfile::TempDir,
+    flags: Flags,
+    env: BTreeMap<String, String>,
+}
+
+impl Given {
+    fn nothing() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), flags: Flags::default(), env: BTreeMap::new() }
+    }
+
+    fn file(text: &str) -> Self {
+        let mut given = Self::nothing();
+        given.flags.config = Some(given.write("bridge.yaml", text));
+        given
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.flags, &self.env, false)
+    }
+
+    /// The problems, with the file's folder cut off.
+    fn problems(&self) -> Vec<String> {
+        let folder = format!("{}/", self.directory.path().display());
+        let error = self.load().expect_err("there are problems");
+        error.problems.iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
+    }
+}
+
+fn source_of(config: &Config, key: &str) -> String {
+    let found = config.effective.iter().find(|effective| effective.key == key);
+    found.map(|effective| effective.source.to_string()).unwrap_or_else(|| panic!("{key}: {config:#?}"))
+}
+
+#[test]
+fn without_anything_the_defaults_count() {
+    let config = Given::nothing().load().unwrap();
+
+    assert_eq!(config.listen.to_string(), "127.0.0.1:50061");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.engine.span_timeout, Duration::from_secs(600));
+    assert_eq!(config.control, ControlSettings::default());
+    assert!(config.effective.iter().all(|effective| effective.source == Source::Default));
+    assert_eq!(config.warnings, [""; 0]);
+    let on_a_terminal = Config::load(&Flags::default(), &BTreeMap::new(), true).unwrap();
+    assert_eq!(on_a_terminal.log_format, LogFormat::Text);
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_and_each_says_so() {
+    let mut given = Given::file("bridge:\n  span_timeout: 1m\n  reconnect_grace: 1s\n  reorder_window: 1s\n")
+        .variable("SNAKEPIT_BRIDGE_SPAN_TIMEOUT", "2m")
+        .variable("SNAKEPIT_BRIDGE_RECONNECT_GRACE", " 2s ");
+    given.flags.span_timeout = Some("3m".to_owned());
+
+    let config = given.load().unwrap();
+
+    assert_eq!(config.engine.span_timeout, Duration::from_secs(180));
+    assert_eq!(config.engine.reconnect_grace, Duration::from_secs(2));
+    assert_eq!(config.engine.reorder_window, Duration::from_secs(1));
+    assert_eq!(source_of(&config, "bridge.span_timeout"), "--span-timeout");
+    assert_eq!(source_of(&config, "bridge.reconnect_grace"), "SNAKEPIT_BRIDGE_RECONNECT_GRACE");
+    assert!(source_of(&config, "bridge.reorder_window").ends_with("bridge.yaml:4"));
+    assert_eq!(source_of(&config, "bridge.shutdown_timeout"), "default");
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let given = Given::nothing()
+        .variable("SNAKEPIT_BRIDGE_LISTEN", "")
+        .variable("SNAKEPIT_BRIDGE_CONFIG", " ")
+        .variable("SNAKEPIT_BRIDGE_STATE_DIR", "");
+    assert_eq!(given.load().unwrap().listen, DEFAULT_LISTEN);
+}
+
+#[test]
+fn empty_sections_mean_defaults() {
+    let given = Given::file("bridge:\ntelemetry:\nlimits: {}\nmetrics:\n  rules:\nnaming: {prefix: }\n");
+    let config = given.load().unwrap();
+    assert_eq!(config.engine.prefix, "snakepit.python");
+    assert_eq!(config.control, ControlSettings::default());
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn the_file_says_everything_that_it_can_say() {
+    let given = Given::file(
+        r#"
+bridge:
+  listen: "0.0.0.0:0"
+  admin_allowed_hosts: [bridge.internal, "::1"]
+  span_timeouts: {"tool.*": 1h, "model.load": 30m}
+naming: {prefix: acme.py, trace_epoch: 1h}
+nesting: {one_at_a_time: ["gpu_*"]}
+telemetry:
+  enabled: false
+  default_sampling_rate: 0.5
+  per_worker_sampling: {worker_1: 0.1}
+control:
+  rules:
+    - {worker: "w*", pool: "gpu*", node: n1, enabled: true, sampling_rate: 1, allowed_events: ["tool.*"], blocked_events: [debug.*]}
+workers: {same_host: true}
+attributes: {redact: [{key: "*password*", action: drop}, {key: user_id, action: hash}]}
+limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_open_bytes: 4, max_message_bytes: 5000}
+"#,
+    );
+
+    let config = given.load().unwrap();
+
+    assert_eq!(config.admin.allowed_hosts, ["bridge.internal", "::1"]);
+    let timeouts: Vec<_> =
+        config.engine.span_timeouts.iter().map(|(glob, wait)| (glob.as_str(), wait.as_secs())).collect();
+    assert_eq!(timeouts, [("tool.*", 3600), ("model.load", 1800)]);
+    assert_eq!(config.engine.prefix, "acme.py");
+    assert_eq!(config.engine.trace_epoch, Some(Duration::from_secs(3600)));
+    assert_eq!(config.engine.one_at_a_time, ["gpu_*"]);
+    assert_eq!(
+        config.control,
+        ControlSettings {
+            enabled: false,
+            default_sampling_rate: Rate::new(0.5).unwrap(),
+            per_worker_sampling: BTreeMap::from([("worker_1".to_owned(), Rate::new(0.1).unwrap())]),
+            rules: vec![Rule {
+                worker: Some("w*".to_owned()),
+                pool: Some("gpu*".to_owned()),
+                node: Some("n1".to_owned()),
+                enabled: Some(true),
+                sampling_rate: Some(Rate::ALL),
+                event_patterns: Vec::new(),
+                allowed_events: Some(vec!["tool.*".to_owned()]),
+                blocked_events: Some(vec!["debug.*".to_owned()]),
+            }],
+        }
+    );
+    assert!(config.same_host);
+    let rule = |key: &str, action| RedactRule { key: key.to_owned(), action };
+    assert_eq!(
+        config.engine.redact,
+        [rule("*password*", RedactAction::Drop), rule("user_id", RedactAction::Hash)]
+    );
+    assert_eq!(config.receiver, ReceiverSettings { max_workers: 1, max_message_bytes: 5000 });
+    assert_eq!((config.max_open_spans, config.max_open_bytes), (2, 4));
+    assert_eq!(config.engine.limits.max_open_spans_per_worker, 3);
+    assert_eq!(config.engine.limits.max_open_bytes_per_worker, 4);
+}
+
+#[test]
+fn everything_wrong_is_named_at_once_with_line_key_value_and_nearest_key() {
+    let mut given = Given::file(
+        r#"bridge:
+  listn: x
+  span_timeout: 10
+  reorder_window: 2h
+  admin_allowed_hosts: ["http://a"]
+  span_timeouts: {"a[": 1s}
+naming: {prefix: "9.."}
+telemetry:
+  enabled: yes
+  default_sampling_rate: 1.5
+  per_worker_sampling: {w: -0.1}
+control:
+  rules:
+    - {worker: "a[", blocked_events: ["*.exception"], sampling_rate: lots}
+limits: {max_workers: 0, max_message_bytes: 12, max_open_spans: many}
+attributes: {redact: [{key: a}, {key: b, action: burn}]}
+workers: {dial: [{endpoint: "http://127.0.0.1:1"}]}
+"#,
+    )
+    .variable("SNAKEPIT_BRIDGE_RECONNECT_GRACE", "soon");
+    given.flags.listen = Some("here".to_owned());
+    given.flags.log_format = Some("xml".to_owned());
+
+    insta::assert_snapshot!(given.problems().join("\n"));
+}
+
+#[test]
+fn a_rate_with_patterns_is_refused_with_the_reason() {
+    let given =
+        Given::file("control:\n  rules:\n    - sampling_rate: 0.5\n      event_patterns: [\"tool.*\"]\n");
+    assert_eq!(
+        given.problems(),
+        [
+            "bridge.yaml:4: control.rules[0].event_patterns: a rate with event_patterns is not built yet: the known \
+          workers ignore the patterns and would sample every event at that rate. Leave event_patterns out to thin all \
+          events, or use blocked_events"
+        ]
+    );
+}
+
+#[test]
+fn a_state_directory_is_refused_wherever_it_is_said() {
+    let because =
+        "cannot be used: keeping state on disk is not built yet. Without it nothing outlives a restart";
+    let file = Given::file("bridge: {state_dir: /var/lib/x}\n");
+    assert_eq!(file.problems(), [format!("bridge.yaml:1: bridge.state_dir: `/var/lib/x` {because}")]);
+    let variable = Given::nothing().variable("SNAKEPIT_BRIDGE_STATE_DIR", "/x");
+    assert_eq!(variable.problems(), [format!("SNAKEPIT_BRIDGE_STATE_DIR: bridge.state_dir: `/x` {because}")]);
+    let mut flag = Given::nothing();
+    flag.flags.state_dir = Some("/x".to_owned());
+    assert_eq!(flag.problems(), [format!("--state-dir: bridge.state_dir: `/x` {because}")]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_stops_the_start() {
+    let mut given = Given::nothing();
+    given.flags.config = Some("/nowhere/bridge.yaml".to_owned());
+    assert!(given.problems()[0].starts_with("--config: `/nowhere/bridge.yaml` cannot be read: "));
+    let given = Given::file("bridge: [\n");
+    assert!(given.problems()[0].starts_with("bridge.yaml:"), "{:?}", given.problems());
+}
+
+#[test]
+fn an_admin_port_beyond_loopback_wants_a_token_or_a_word() {
+    let mut given = Given::nothing();
+    given.flags.admin_listen = Some("0.0.0.0:9464".to_owned());
+    assert_eq!(
+        given.problems(),
+        [
+            "--admin-listen: bridge.admin_listen: `0.0.0.0:9464` is beyond loopback, and no token protects it: give \
+          --admin-token-file, or --admin-insecure if something else does"
+        ]
+    );
+    given.flags.admin_insecure = Some("true".to_owned());
+    assert!(given.load().unwrap().admin.insecure);
+
+    given.flags.admin_insecure = None;
+    given.flags.admin_token_file = Some(given.write("token", "s3cret\n"));
+    let config = given.load().unwrap();
+    assert!(config.admin.token.as_ref().unwrap().matches(b"s3cret"));
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_token_file_without_a_token_is_refused() {
+    for (text, reason) in [
+        ("", "the token is empty"),
+        ("a b", "the token may hold visible ASCII characters only, and no blanks"),
+    ] {
+        let mut given = Given::nothing();
+        given.flags.admin_token_file = Some(given.write("token", text));
+        assert_eq!(
+            given.problems(),
+            [format!("--admin-token-file: bridge.admin_token_file: `token`: {reason}")]
+        );
+    }
+}
+
+#[test]
+fn one_port_cannot_serve_both() {
+    let given = Given::file("bridge: {listen: \"127.0.0.1:9464\"}\n");
+    assert_eq!(
+        given.problems(),
+        ["bridge.admin_listen: `127.0.0.1:9464` is where workers connect: the admin port is another one"]
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let given = Given::file(
+        "telemetry: {grpc_stream: true}\nmetrics: {max_series: 5}\ncontrol: {rules: [{pool: a}, {blocked_events: \
+         [tool.run.stop, snakepit.python.x]}]}\n",
+    );
+    let config = given.load().unwrap();
+    let folder = format!("{}/", given.directory.path().display());
+    let warnings: Vec<_> = config.warnings.iter().map(|warning| warning.replace(&folder, "")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "bridge.yaml:1: telemetry.grpc_stream has no effect here: workers always stream over gRPC",
+            "bridge.yaml:3: control.rules[0] changes nothing, and hides the rules after it",
+            "bridge.yaml:3: control.rules[1]: `tool.run.stop` stands for the start, stop and exception of `tool.run`, \
+             so that no span is torn apart",
+            "bridge.yaml:3: control.rules[1]: `snakepit.python.x` matches nothing: patterns are on the name that the \
+             worker sends, without `snakepit.python.`",
+            "bridge.yaml:2: metrics.max_series has no effect yet: metrics are not built yet",
+        ]
+    );
+}
+
+#[test]
+fn misspelt_variables_are_noticed_and_those_of_kubernetes_are_not() {
+    let names = [
+        "SNAKEPIT_BRIDGE_LISTN",
+        "SNAKEPIT_BRIDGE_LISTEN",
+        "SNAKEPIT_BRIDGE_PORT_50061_TCP",
+        "SNAKEPIT_BRIDGE_SERVICE_HOST",
+    ];
+    assert_eq!(
+        misspelt_variables(&names.map(str::to_owned)),
+        ["SNAKEPIT_BRIDGE_LISTN: unknown variable; did you mean `SNAKEPIT_BRIDGE_LISTEN`?"]
+    );
+}
+
+/// Law: the example file has every key of the schema, and loading it changes no value.
+#[test]
+fn the_example_file_holds_every_key_at_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.example.yaml");
+    let flags = Flags { config: Some(path.to_str().unwrap().to_owned()), ..Flags::default() };
+    let example = Config::load(&flags, &BTreeMap::new(), false).unwrap_or_else(|error| panic!("{error}"));
+    let default = Given::nothing().load().unwrap();
+
+    let values = |config: &Config| -> BTreeMap<String, serde_json::Value> {
+        config.effective.iter().map(|effective| (effective.key.clone(), effective.value.clone())).collect()
+    };
+    assert_eq!(values(&example), values(&default));
+    let root = file::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(keys_of(&root, ""), schema::leaf_paths().into_iter().collect());
+}
+
+/// The dotted paths of all values that stand in a file.
+fn keys_of(node: &Node, path: &str) -> BTreeSet<String> {
+    match &node.value {
+        Value::Map(entries) if !entries.is_empty() => {
+            entries.iter().flat_map(|(key, node)| keys_of(node, &format!("{path}.{}", key.name))).collect()
+        }
+        Value::Map(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::List(_) => BTreeSet::from([path.trim_start_matches('.').to_owned()]),
+    }
+}
