@@ -1,4 +1,19 @@
-//! The bridge's own log.
+//! The bridge's own log: to standard error, as text for people or JSON for machines.
+//!
+//! `RUST_LOG` says what is logged, in tracing's own syntax; without it `OTEL_LOG_LEVEL` gives a level, and without that
+//! it is `info`. Whatever workers sent, a record is one line, and no control character reaches a terminal.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use tracing::Subscriber;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::env::{Env, non_empty};
+
+/// Targets that say nothing about the bridge below `info`, and everything about each frame.
+const TRANSPORT_TARGETS: [&str; 6] = ["h2", "hyper", "hyper_util", "tonic", "tower", "reqwest"];
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +31,228 @@ impl LogFormat {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+        }
+    }
+}
+
+/// Begins to log to standard error, for the rest of the program.
+///
+/// # Errors
+/// When something else logs already.
+pub fn start(format: LogFormat, env: &impl Env) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
+    let (filter, complaint) = filter(env);
+    let set = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(text(filter, io::stderr)),
+        LogFormat::Json => tracing::subscriber::set_global_default(json(filter, io::stderr)),
+    };
+    if let Some(complaint) = complaint {
+        tracing::warn!("{complaint}");
+    }
+    set
+}
+
+/// What is logged, and what could not be understood about it.
+fn filter(env: &impl Env) -> (EnvFilter, Option<String>) {
+    if let Some(directives) = non_empty(env, "RUST_LOG") {
+        return match EnvFilter::try_new(&directives) {
+            Ok(filter) => (filter, None),
+            Err(error) => (at_level("info"), Some(format!("RUST_LOG `{directives}` is ignored: {error}"))),
+        };
+    }
+    let Some(asked) = non_empty(env, "OTEL_LOG_LEVEL") else { return (at_level("info"), None) };
+    let level = match asked.to_ascii_lowercase().as_str() {
+        "trace" => "trace",
+        "debug" => "debug",
+        "info" => "info",
+        "warn" => "warn",
+        // Nothing here is worse than an error.
+        "error" | "fatal" => "error",
+        "none" | "off" => "off",
+        _ => {
+            let known = "trace, debug, info, warn, error, fatal, none";
+            return (
+                at_level("info"),
+                Some(format!("OTEL_LOG_LEVEL `{asked}` is ignored: it is none of {known}")),
+            );
+        }
+    };
+    (at_level(level), None)
+}
+
+fn at_level(level: &str) -> EnvFilter {
+    let mut directives = level.to_owned();
+    if ["debug", "trace"].contains(&level) {
+        for target in TRANSPORT_TARGETS {
+            write!(directives, ",{target}=info").expect("a String takes everything");
+        }
+    }
+    EnvFilter::new(directives)
+}
+
+fn text<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // Colours are escape sequences, and those of workers could not be told from ours.
+        .with_ansi(false)
+        // A closed standard error is not worth a panic.
+        .log_internal_errors(false)
+        .with_writer(Escaping {
+            inner: writer,
+            escape: |character| format!("\\u{{{:x}}}", u32::from(character)),
+        })
+        .finish()
+}
+
+fn json<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .log_internal_errors(false)
+        .with_writer(Escaping {
+            inner: writer,
+            escape: |character| format!("\\u{:04x}", u32::from(character)),
+        })
+        .finish()
+}
+
+/// Whether a character could move the cursor, change the terminal, or turn the direction of the text around it.
+#[must_use]
+pub fn is_treacherous(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writers whose records are one line each, without treacherous characters.
+#[derive(Clone)]
+struct Escaping<W> {
+    inner: W,
+    escape: fn(char) -> String,
+}
+
+/// The writer of one record. tracing-subscriber gives it the whole record in one call.
+struct EscapingWriter<W> {
+    inner: W,
+    escape: fn(char) -> String,
+}
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaping<W> {
+    type Writer = EscapingWriter<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        EscapingWriter { inner: self.inner.make_writer(), escape: self.escape }
+    }
+}
+
+impl<W: Write> Write for EscapingWriter<W> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        if !line.contains(is_treacherous) {
+            self.inner.write_all(record)?;
+            return Ok(record.len());
+        }
+        let mut escaped = String::with_capacity(text.len() + 32);
+        for character in line.chars() {
+            if is_treacherous(character) {
+                escaped.push_str(&(self.escape)(character));
+            } else {
+                escaped.push(character);
+            }
+        }
+        escaped.push_str(end);
+        self.inner.write_all(escaped.as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn what_workers_send_cannot_reach_a_terminal() {
+        let nasty = "a\u{1b}[2Jb\nc\u{85}\u{202e}d";
+
+        let written = Written::default();
+        tracing::subscriber::with_default(text(at_level("info"), written.clone()), || {
+            tracing::info!(worker.id = nasty, "{nasty}");
+        });
+        let text = written.text();
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        assert!(!text.trim_end().contains(is_treacherous), "{text:?}");
+        assert!(text.contains("[2Jb"), "{text:?}");
+
+        let written = Written::default();
+        tracing::subscriber::with_default(json(at_level("info"), written.clone()), || {
+            tracing::info!(worker.id = nasty, "{nasty}");
+        });
+        let text = written.text();
+        assert!(!text.trim_end().contains(is_treacherous), "{text:?}");
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["message"], nasty);
+        assert_eq!(record["worker.id"], nasty);
+    }
+
+    #[test]
+    fn rust_log_beats_otel_log_level_beats_info() {
+        let filter_of = |variables: &[(&str, &str)]| {
+            let env: BTreeMap<_, _> =
+                variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let (filter, complaint) = filter(&env);
+            (filter.to_string(), complaint.is_some())
+        };
+        assert_eq!(filter_of(&[]), ("info".to_owned(), false));
+        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "WARN")]), ("warn".to_owned(), false));
+        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "none")]), ("off".to_owned(), false));
+        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "loud")]), ("info".to_owned(), true));
+        assert_eq!(
+            filter_of(&[("OTEL_LOG_LEVEL", "warn"), ("RUST_LOG", "error")]),
+            ("error".to_owned(), false)
+        );
+        assert_eq!(filter_of(&[("RUST_LOG", "a=b=c")]), ("info".to_owned(), true));
+        let (debug, _) = filter_of(&[("OTEL_LOG_LEVEL", "debug")]);
+        assert!(debug.contains("h2=info"), "{debug}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'w> MakeWriter<'w> for Written {
+        type Writer = Self;
+
+        fn make_writer(&'w self) -> Self {
+            self.clone()
         }
     }
 }
