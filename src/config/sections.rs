@@ -210,11 +210,15 @@ fn rule(resolver: &mut Resolver<'_>, path: &str, item: &Node, prefix: &str) -> R
                 if patterns.is_empty() { Ok(()) } else { Err(RATE_WITH_PATTERNS.to_owned()) }
             })
             .unwrap_or_default(),
-        allowed_events: resolver.field(item, path, "allowed_events", each(check_event_pattern)),
-        blocked_events: resolver.field(item, path, "blocked_events", each(check_event_pattern)),
+        allowed_events: resolver
+            .field(item, path, "allowed_events", each(check_event_pattern))
+            .unwrap_or_default(),
+        blocked_events: resolver
+            .field(item, path, "blocked_events", each(check_event_pattern))
+            .unwrap_or_default(),
     };
     let place = resolver.at(item.line);
-    for pattern in rule.allowed_events.iter().chain(&rule.blocked_events).flatten() {
+    for pattern in rule.allowed_events.iter().chain(&rule.blocked_events) {
         if let Some(operation) = widened_operation(pattern) {
             resolver.warnings.push(format!(
                 "{place}: {path}: `{pattern}` stands for the start, stop and exception of `{operation}`, so that no span is torn apart"
@@ -254,8 +258,9 @@ fn show_rule(rule: &Rule) -> serde_json::Value {
     put("node", rule.node.as_ref().map(Setting::show));
     put("enabled", rule.enabled.as_ref().map(Setting::show));
     put("sampling_rate", rule.sampling_rate.as_ref().map(Setting::show));
-    put("allowed_events", rule.allowed_events.as_ref().map(Setting::show));
-    put("blocked_events", rule.blocked_events.as_ref().map(Setting::show));
+    let stated = |list: &Vec<String>| (!list.is_empty()).then(|| list.show());
+    put("allowed_events", stated(&rule.allowed_events));
+    put("blocked_events", stated(&rule.blocked_events));
     shown.into()
 }
 

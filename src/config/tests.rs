@@ -148,8 +148,8 @@ limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_op
                 enabled: Some(true),
                 sampling_rate: Some(Rate::ALL),
                 event_patterns: Vec::new(),
-                allowed_events: Some(vec!["tool.*".to_owned()]),
-                blocked_events: Some(vec!["debug.*".to_owned()]),
+                allowed_events: vec!["tool.*".to_owned()],
+                blocked_events: vec!["debug.*".to_owned()],
             }],
         }
     );

@@ -32,10 +32,10 @@ pub struct Rule {
     pub sampling_rate: Option<Rate>,
     /// What the rate is for. Not built yet: the configuration refuses any.
     pub event_patterns: Vec<String>,
-    /// Globs of names that pass.
-    pub allowed_events: Option<Vec<String>>,
+    /// Globs of names that pass; empty passes everything.
+    pub allowed_events: Vec<String>,
     /// Globs of names that do not pass.
-    pub blocked_events: Option<Vec<String>>,
+    pub blocked_events: Vec<String>,
 }
 
 impl Default for ControlSettings {

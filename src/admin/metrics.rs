@@ -1,0 +1,298 @@
+//! `GET /metrics`: the bridge's own figures. Names and meanings are promises; `docs/admin.md` lists them.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+use super::exposition::{Family, Format, Kind, Sample};
+use super::ledger::{self, BridgeLedger};
+use super::problem::Problem;
+use super::readiness;
+use super::shards::ask;
+use super::sources::{AdminState, ReceiverFigures};
+use crate::drops::DropReason;
+use crate::shard::ShardMessage;
+
+pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, Problem> {
+    let ledger = ledger::read(&state).await?;
+    let occupancies = ask(&state.shards, ShardMessage::Occupancy).await?;
+    let figures = Figures {
+        ready: state.readiness.state() == readiness::State::Serving,
+        ledger,
+        open_spans: occupancies.iter().map(|shard| shard.open_spans as u64).sum(),
+        open_bytes: occupancies.iter().map(|shard| shard.open_bytes as u64).sum(),
+        receiver: (state.receiver)(),
+    };
+    let format = Format::negotiate(&headers);
+    let content_type = [(header::CONTENT_TYPE, format.content_type())];
+    Ok((content_type, format.write(&figures.families())).into_response())
+}
+
+/// Everything that the metrics are made of.
+#[derive(Debug)]
+struct Figures {
+    ready: bool,
+    ledger: BridgeLedger,
+    open_spans: u64,
+    open_bytes: u64,
+    receiver: ReceiverFigures,
+}
+
+impl Figures {
+    fn families(&self) -> Vec<Family> {
+        let mut families = vec![
+            labelled(
+                "snakepit_bridge_build_info",
+                Kind::Gauge,
+                "The version that runs; always 1.",
+                "version",
+                [(env!("CARGO_PKG_VERSION"), 1)],
+            ),
+            gauge(
+                "snakepit_bridge_ready",
+                "1 while workers are served, 0 while starting or draining.",
+                self.ready.into(),
+            ),
+        ];
+        families.extend(self.events());
+        families.extend(self.notes());
+        families.extend(self.spans());
+        families.extend(self.export());
+        families.extend(self.receiver());
+        families
+    }
+
+    fn events(&self) -> [Family; 4] {
+        let events = &self.ledger.events;
+        [
+            counter("snakepit_bridge_events_received", "Events that reached the engine.", events.received),
+            labelled(
+                "snakepit_bridge_events",
+                Kind::Counter,
+                "Events by what became of them; what was dropped has its own metric.",
+                "fate",
+                [
+                    ("paired", events.paired),
+                    ("rebuilt", events.rebuilt),
+                    ("incomplete", events.incomplete),
+                    ("standalone", events.standalone),
+                ],
+            ),
+            gauge("snakepit_bridge_events_pending", "Events whose fate is open yet.", events.pending),
+            labelled(
+                "snakepit_bridge_events_dropped",
+                Kind::Counter,
+                "Events that made nothing, by reason.",
+                "reason",
+                DropReason::ALL.map(|reason| (reason.as_str(), events.dropped[reason.index()])),
+            ),
+        ]
+    }
+
+    fn notes(&self) -> [Family; 9] {
+        let notes = &self.ledger.events.notes;
+        [
+            labelled(
+                "snakepit_bridge_spans_incomplete",
+                Kind::Counter,
+                "Spans closed without their end, by reason.",
+                "reason",
+                [
+                    ("timeout", notes.incomplete_timeout),
+                    ("worker_lost", notes.incomplete_worker_lost),
+                    ("evicted", notes.incomplete_evicted),
+                    ("bridge_shutdown", notes.incomplete_bridge_shutdown),
+                ],
+            ),
+            counter(
+                "snakepit_bridge_pairs_reordered",
+                "Pairs whose end arrived before their start.",
+                notes.reordered,
+            ),
+            counter(
+                "snakepit_bridge_late_ends",
+                "Ends of spans that were closed as incomplete.",
+                notes.late_ends,
+            ),
+            counter(
+                "snakepit_bridge_clock_adjusted",
+                "Spans whose times were moved to make sense.",
+                notes.clock_adjusted,
+            ),
+            counter(
+                "snakepit_bridge_malformed_identities",
+                "Span identities that were ignored.",
+                notes.malformed_identity,
+            ),
+            counter(
+                "snakepit_bridge_nesting_gave_up",
+                "Spans without parent because too many stood in question.",
+                notes.nesting_gave_up,
+            ),
+            counter(
+                "snakepit_bridge_measurements_not_finite",
+                "Measurements that were no finite number.",
+                notes.measurements_not_finite,
+            ),
+            counter(
+                "snakepit_bridge_attributes_cut",
+                "Attributes that a limit cut or left out.",
+                notes.attributes_cut,
+            ),
+            counter(
+                "snakepit_bridge_judged_early",
+                "Spans and ends that a limit had decided early.",
+                notes.judged_early,
+            ),
+        ]
+    }
+
+    fn spans(&self) -> [Family; 8] {
+        let export = &self.ledger.export;
+        [
+            counter("snakepit_bridge_spans_made", "Finished spans.", self.ledger.events.spans_made),
+            counter("snakepit_bridge_spans_exported", "Spans that the Collector took.", export.exported),
+            counter(
+                "snakepit_bridge_spans_sampled_out",
+                "Spans that the sampler left out.",
+                export.sampled_out,
+            ),
+            reasons(
+                "snakepit_bridge_spans_refused",
+                "Spans that were not delivered and never will be, by reason.",
+                &export.refused,
+            ),
+            gauge(
+                "snakepit_bridge_spans_queued",
+                "Spans that wait for their parent or their export.",
+                self.ledger.spans_queued(),
+            ),
+            gauge("snakepit_bridge_spans_spooled", "Spans that wait on disk.", export.spooled),
+            gauge("snakepit_bridge_open_spans", "Starts without an end.", self.open_spans),
+            gauge("snakepit_bridge_open_span_bytes", "What they take in memory.", self.open_bytes),
+        ]
+    }
+
+    fn export(&self) -> [Family; 7] {
+        let export = &self.ledger.export;
+        [
+            gauge(
+                "snakepit_bridge_export_queue_bytes",
+                "Spans that wait for their export, encoded.",
+                export.queued_bytes,
+            ),
+            gauge(
+                "snakepit_bridge_export_queue_capacity_bytes",
+                "The bound of it.",
+                export.queue_capacity_bytes,
+            ),
+            counter("snakepit_bridge_export_requests", "Export requests begun.", export.requests_sent),
+            counter(
+                "snakepit_bridge_export_requests_failed",
+                "Export requests that failed, for now or for good.",
+                export.requests_failed,
+            ),
+            counter(
+                "snakepit_bridge_export_requests_repeated",
+                "Export requests for what had failed before.",
+                export.retries,
+            ),
+            gauge(
+                "snakepit_bridge_export_requests_in_flight",
+                "Export requests under way.",
+                export.requests_in_flight,
+            ),
+            gauge(
+                "snakepit_bridge_export_peer_down",
+                "1 while export fails again and again.",
+                export.peer_is_down.into(),
+            ),
+        ]
+    }
+
+    fn receiver(&self) -> [Family; 5] {
+        let receiver = &self.receiver;
+        [
+            gauge("snakepit_bridge_streams_open", "Open streams of workers.", receiver.streams_open),
+            counter("snakepit_bridge_streams_opened", "Streams of workers so far.", receiver.streams_opened),
+            reasons(
+                "snakepit_bridge_streams_refused",
+                "Streams of workers that were refused, by reason.",
+                &receiver.streams_refused,
+            ),
+            gauge(
+                "snakepit_bridge_workers",
+                "Workers connected or within their grace period.",
+                receiver.workers,
+            ),
+            gauge("snakepit_bridge_workers_limit", "The bound of it.", receiver.max_workers),
+        ]
+    }
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family { name, kind: Kind::Counter, help, samples: vec![Sample { label: None, value }] }
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family { name, kind: Kind::Gauge, help, samples: vec![Sample { label: None, value }] }
+}
+
+fn reasons(name: &'static str, help: &'static str, counts: &BTreeMap<&'static str, u64>) -> Family {
+    labelled(name, Kind::Counter, help, "reason", counts.iter().map(|(reason, count)| (*reason, *count)))
+}
+
+fn labelled(
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'static str, u64)>,
+) -> Family {
+    let samples = values
+        .into_iter()
+        .map(|(value, count)| Sample { label: Some((label, value.to_owned())), value: count })
+        .collect();
+    Family { name, kind, help, samples }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::admin::sources::ExportFigures;
+    use crate::engine::EventLedger;
+
+    fn figures() -> Figures {
+        Figures {
+            ready: true,
+            ledger: BridgeLedger { events: EventLedger::default(), export: ExportFigures::default() },
+            open_spans: 0,
+            open_bytes: 0,
+            receiver: ReceiverFigures::default(),
+        }
+    }
+
+    #[test]
+    fn names_are_unique_prefixed_and_documented() {
+        let documented =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/admin.md")).unwrap();
+        let mut seen = BTreeSet::new();
+        for family in figures().families() {
+            let suffix = match family.kind {
+                Kind::Counter => "_total",
+                Kind::Gauge => "",
+            };
+            let name = format!("{}{suffix}", family.name);
+            assert!(name.starts_with("snakepit_bridge_"), "{name}");
+            assert!(!family.name.ends_with("_total"), "{name}");
+            assert!(documented.contains(&format!("| `{name}")), "{name} is missing in docs/admin.md");
+            assert!(seen.insert(name), "{} stands twice", family.name);
+        }
+        let rows = documented.lines().filter(|line| line.starts_with("| `snakepit_bridge_")).count();
+        assert_eq!(rows, seen.len(), "docs/admin.md has a metric that does not exist");
+    }
+}

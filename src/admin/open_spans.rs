@@ -1,0 +1,104 @@
+//! `GET /api/v1/spans/open?worker=&operation=&min_age=&limit=`: spans in flight, oldest first.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::problem::Problem;
+use super::shards::ask;
+use super::sources::AdminState;
+use crate::engine::attributes::AttributeValue;
+use crate::engine::report::{OpenSpanQuery, OpenSpanReport};
+use crate::shard::ShardMessage;
+
+/// Spans in an answer that does not ask for another number: a screenful or four.
+pub(super) const DEFAULT_LIMIT: usize = 100;
+/// Most spans in an answer: with 128 attributes each it stays within some megabytes.
+pub(super) const MAX_LIMIT: usize = 1000;
+
+const PARAMETERS: &str = "`worker`, `operation`, `min_age`, `limit`";
+
+pub(super) async fn answer(
+    State(state): State<AdminState>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(pairs) = query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let query = parse(&pairs)?;
+    let answers = ask(&state.shards, |sender| ShardMessage::OpenSpans(query.clone(), sender)).await?;
+    let (spans, total) = merge(answers, query.limit);
+    let shown: Vec<Value> = spans.iter().map(show).collect();
+    Ok(axum::Json(json!({"spans": shown, "total": total})).into_response())
+}
+
+fn parse(pairs: &[(String, String)]) -> Result<OpenSpanQuery, Problem> {
+    let mut query = OpenSpanQuery { limit: DEFAULT_LIMIT, ..OpenSpanQuery::default() };
+    // An empty parameter is as good as none, so that a form may send all of its fields.
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        match name.as_str() {
+            "worker" => query.worker = Some(value.clone()),
+            "operation" => query.operation = Some(value.clone()),
+            "min_age" => query.min_age_ns = min_age(value)?,
+            "limit" => query.limit = limit(value)?,
+            _ => {
+                let detail = format!("unknown parameter `{}`; known are {PARAMETERS}", name.escape_debug());
+                return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            }
+        }
+    }
+    Ok(query)
+}
+
+fn min_age(value: &str) -> Result<u64, Problem> {
+    let age = humantime::parse_duration(value).ok().and_then(|age| u64::try_from(age.as_nanos()).ok());
+    age.ok_or_else(|| {
+        let detail = format!("`min_age` is `{}`, not a duration such as `30s` or `5m`", value.escape_debug());
+        Problem::parameter("min_age", detail)
+    })
+}
+
+fn limit(value: &str) -> Result<usize, Problem> {
+    value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
+        let detail = format!("`limit` is `{}`, not a number from 1 to {MAX_LIMIT}", value.escape_debug());
+        Problem::parameter("limit", detail)
+    })
+}
+
+/// The oldest of all shards, and how many match in all of them.
+fn merge(answers: Vec<(Vec<OpenSpanReport>, u64)>, limit: usize) -> (Vec<OpenSpanReport>, u64) {
+    let total = answers.iter().map(|(_, total)| total).sum();
+    let mut spans: Vec<OpenSpanReport> = answers.into_iter().flat_map(|(spans, _)| spans).collect();
+    // Ids make the order of equals the same in every answer.
+    spans.sort_by(|left, right| right.age_ns.cmp(&left.age_ns).then(left.span_id.cmp(&right.span_id)));
+    spans.truncate(limit);
+    (spans, total)
+}
+
+fn show(span: &OpenSpanReport) -> Value {
+    let attributes: Map<String, Value> =
+        span.attributes.iter().map(|(key, value)| (key.to_owned(), show_attribute(value))).collect();
+    json!({
+        "worker_id": &*span.worker_id,
+        "name": &*span.name,
+        "correlation_id": (!span.correlation_id.is_empty()).then_some(&*span.correlation_id),
+        "trace_id": span.trace_id.to_string(),
+        "span_id": span.span_id.to_string(),
+        "parent_span_id": span.parent_span_id.map(|id| id.to_string()),
+        "start_unix_nano": span.start.0,
+        "age_ns": span.age_ns,
+        "uncertain": span.uncertain,
+        "attributes": attributes,
+    })
+}
+
+fn show_attribute(value: AttributeValue<'_>) -> Value {
+    match value {
+        AttributeValue::Text(text) => json!(text),
+        AttributeValue::Int(int) => json!(int),
+        // JSON has no NaN; as text it is at least seen.
+        AttributeValue::Float(float) if !float.is_finite() => json!(float.to_string()),
+        AttributeValue::Float(float) => json!(float),
+        AttributeValue::Bool(boolean) => json!(boolean),
+    }
+}

@@ -1,0 +1,67 @@
+//! `GET /api/v1/workers`: who is connected, or was a moment ago.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::shards::ask;
+use super::sources::{AdminState, PolicyView};
+use crate::engine::report::WorkerReport;
+use crate::shard::ShardMessage;
+
+pub(super) async fn answer(State(state): State<AdminState>) -> Result<Response, Problem> {
+    let mut workers: Vec<WorkerReport> =
+        ask(&state.shards, ShardMessage::Workers).await?.into_iter().flatten().collect();
+    workers.sort_by(|left, right| left.key.cmp(&right.key));
+    let shown: Vec<Value> =
+        workers.iter().map(|worker| show(worker, (state.policy)(&worker.key).as_ref())).collect();
+    Ok(axum::Json(json!({"workers": shown})).into_response())
+}
+
+fn show(worker: &WorkerReport, policy: Option<&PolicyView>) -> Value {
+    let capabilities = worker.identity.capabilities;
+    let capabilities: Vec<&str> = [
+        (capabilities.sampling_patterns, "sampling-patterns"),
+        (capabilities.consistent_sampling, "consistent-sampling"),
+        (capabilities.batches, "batches"),
+    ]
+    .into_iter()
+    .filter_map(|(has, name)| has.then_some(name))
+    .collect();
+    json!({
+        "key": worker.key.to_string(),
+        "worker_id": &*worker.shown_worker_id,
+        "pool": worker.shown_pool.as_deref(),
+        "pid": worker.shown_pid,
+        "node": worker.identity.node_header.as_deref(),
+        "host": worker.identity.host.as_deref(),
+        "connected": worker.streams > 0,
+        "streams": worker.streams,
+        "dialect": worker.identity.dialect.as_str(),
+        "capabilities": capabilities,
+        "events_received": worker.ledger.received,
+        "events_pending": worker.ledger.pending,
+        "events_dropped": worker.ledger.dropped_total(),
+        "open_spans": worker.open_spans,
+        "clock_offset_ns": worker.clock_offset_ns,
+        "policy": policy.map(show_policy),
+    })
+}
+
+fn show_policy(view: &PolicyView) -> Value {
+    let desired = &view.desired;
+    json!({
+        "desired": {
+            "enabled": desired.enabled,
+            "sampling_rate": desired.sampling_rate.value(),
+            "event_patterns": desired.event_patterns,
+            "allowed_events": desired.allowed_events,
+            "blocked_events": desired.blocked_events,
+        },
+        "desired_revision": view.desired_revision,
+        "sent_revision": view.sent_revision,
+        // Whether workers keep to it is not looked at yet.
+        "observed": "no_evidence",
+    })
+}
