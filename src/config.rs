@@ -74,7 +74,7 @@ pub struct Config {
     pub max_open_bytes: usize,
     /// The workers run where the bridge runs, whatever their addresses say: they share its host's attributes.
     pub same_host: bool,
-    /// Every value that counts, with its source.
+    /// Every value that counts, with its source, in the order of the file.
     pub effective: Vec<Effective>,
     /// What is accepted and does not do what one may think.
     pub warnings: Vec<String>,
@@ -134,8 +134,9 @@ impl Config {
         let mut resolver =
             Resolver { flags, env, path, root, problems, effective: Vec::new(), warnings: Vec::new() };
         let config = resolve(&mut resolver, terminal);
-        let Resolver { mut problems, effective, warnings, .. } = resolver;
+        let Resolver { mut problems, mut effective, warnings, .. } = resolver;
         problems.sort_by_key(|problem| problem.source.line());
+        effective.sort_by_key(|effective| schema::position(&effective.key));
         if problems.is_empty() {
             Ok(Self { effective, warnings, ..config })
         } else {

@@ -11,6 +11,8 @@
 //! lives.
 
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod diagnostics;

@@ -279,6 +279,13 @@ pub(super) fn leaf_paths() -> Vec<String> {
     paths
 }
 
+/// Where a key stands in the order of the file; entries of tables and lists stand where their list does.
+pub(super) fn position(key: &str) -> Option<usize> {
+    leaf_paths().iter().position(|path| {
+        key.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

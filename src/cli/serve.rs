@@ -1,0 +1,39 @@
+//! `serve`: the bridge itself.
+
+use std::error::Error as _;
+
+use super::{Console, Exit};
+use crate::app::{self, RunError};
+use crate::config::env::Env;
+use crate::config::flags::Flags;
+use crate::config::{Config, misspelt_variables};
+use crate::diagnostics;
+
+pub(super) fn run(
+    flags: &Flags,
+    env: &impl Env,
+    own_variables: &[String],
+    console: &mut Console<'_>,
+) -> Exit {
+    let config = match Config::load(flags, env, console.terminal) {
+        Ok(config) => config,
+        Err(error) => return console.refuse(&error),
+    };
+    if let Err(error) = diagnostics::start(config.log_format, env) {
+        console.complain(format_args!("error: failed to start the log: {error}"));
+        return Exit::Internal;
+    }
+    for warning in config.warnings.iter().chain(&misspelt_variables(own_variables)) {
+        tracing::warn!("{warning}");
+    }
+    match app::run(config) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            tracing::error!(error = %error, cause = error.source().map(tracing::field::display), "the bridge ended");
+            match error {
+                RunError::Unavailable { .. } => Exit::Unavailable,
+                RunError::Internal(_) => Exit::Internal,
+            }
+        }
+    }
+}
