@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::ConfigError;
-use crate::config::env::Env;
+use crate::config::env::EnvSource;
 use crate::config::flags::Flags;
 
 /// Longest demo that ends by itself: a day.
@@ -148,7 +148,7 @@ impl Console<'_> {
 /// `own_variables` are the names of all `SNAKEPIT_BRIDGE_*` variables that are set, so that a slip in one is noticed.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
-    env: &impl Env,
+    env: &impl EnvSource,
     own_variables: &[String],
     mut console: Console<'_>,
 ) -> Exit {

@@ -31,7 +31,7 @@ use crate::admin::settings::{AdminSettings, Token};
 use crate::control::settings::ControlSettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
-use env::{Env, non_empty};
+use env::{EnvSource, non_empty};
 use file::{Node, Value};
 use flags::Flags;
 use provenance::{Effective, Problem, Source};
@@ -116,7 +116,7 @@ impl Config {
     ///
     /// # Errors
     /// When anything is wrong: all of it, at once.
-    pub fn load(flags: &Flags, env: &dyn Env, terminal: bool) -> Result<Self, ConfigError> {
+    pub fn load(flags: &Flags, env: &dyn EnvSource, terminal: bool) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let path = config_path(flags, env);
         let root = match &path {
@@ -165,7 +165,7 @@ pub fn misspelt_variables(names: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn config_path(flags: &Flags, env: &dyn Env) -> Option<(String, Source)> {
+fn config_path(flags: &Flags, env: &dyn EnvSource) -> Option<(String, Source)> {
     let key = &schema::CONFIG;
     flags
         .value(key)

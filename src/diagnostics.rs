@@ -10,7 +10,7 @@ use tracing::Subscriber;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::config::env::{Env, non_empty};
+use crate::config::env::{EnvSource, non_empty};
 
 /// Targets that say nothing about the bridge below `info`, and everything about each frame.
 const TRANSPORT_TARGETS: [&str; 6] = ["h2", "hyper", "hyper_util", "tonic", "tower", "reqwest"];
@@ -39,7 +39,10 @@ impl LogFormat {
 ///
 /// # Errors
 /// When something else logs already.
-pub fn start(format: LogFormat, env: &impl Env) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
+pub fn start(
+    format: LogFormat,
+    env: &impl EnvSource,
+) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
     let (filter, complaint) = filter(env);
     let set = match format {
         LogFormat::Text => tracing::subscriber::set_global_default(text(filter, io::stderr)),
@@ -52,7 +55,7 @@ pub fn start(format: LogFormat, env: &impl Env) -> Result<(), tracing::subscribe
 }
 
 /// What is logged, and what could not be understood about it.
-fn filter(env: &impl Env) -> (EnvFilter, Option<String>) {
+fn filter(env: &impl EnvSource) -> (EnvFilter, Option<String>) {
     if let Some(directives) = non_empty(env, "RUST_LOG") {
         return match EnvFilter::try_new(&directives) {
             Ok(filter) => (filter, None),

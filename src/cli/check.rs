@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde_json::{Value, json};
 
 use super::{CheckArgs, Console, Exit, OutputFormat, probe};
-use crate::config::env::Env;
+use crate::config::env::EnvSource;
 use crate::config::provenance::Effective;
 use crate::config::{Config, ConfigError, misspelt_variables};
 
 pub(super) fn run(
     args: &CheckArgs,
-    env: &impl Env,
+    env: &impl EnvSource,
     own_variables: &[String],
     console: &mut Console<'_>,
 ) -> Exit {

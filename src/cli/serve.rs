@@ -4,14 +4,14 @@ use std::error::Error as _;
 
 use super::{Console, Exit};
 use crate::app::{self, RunError};
-use crate::config::env::Env;
+use crate::config::env::EnvSource;
 use crate::config::flags::Flags;
 use crate::config::{Config, misspelt_variables};
 use crate::diagnostics;
 
 pub(super) fn run(
     flags: &Flags,
-    env: &impl Env,
+    env: &impl EnvSource,
     own_variables: &[String],
     console: &mut Console<'_>,
 ) -> Exit {

@@ -1,16 +1,30 @@
 //! The environment, read in one place.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
-/// Where variables come from: the process, or a test's table.
-pub trait Env {
-    /// The value of `name`, if it is set.
-    fn get(&self, name: &str) -> Option<String>;
+/// Where variables come from: the process, or a map in tests.
+pub trait EnvSource {
+    /// The variable's value, if it is set.
+    fn value(&self, name: &str) -> Option<OsString>;
 }
 
-/// The variables of this process.
-#[derive(Debug, Clone, Copy, Default)]
+/// The environment of this process.
+#[derive(Debug, Clone, Copy)]
 pub struct ProcessEnv;
+
+impl EnvSource for ProcessEnv {
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+    fn value(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+}
+
+impl EnvSource for BTreeMap<String, String> {
+    fn value(&self, name: &str) -> Option<OsString> {
+        self.get(name).map(OsString::from)
+    }
+}
 
 impl ProcessEnv {
     /// The names that begin with `prefix`, in order.
@@ -25,22 +39,11 @@ impl ProcessEnv {
     }
 }
 
-impl Env for ProcessEnv {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-    fn get(&self, name: &str) -> Option<String> {
-        // What is not UTF-8 is shown with replacement characters, so that it is refused by name and not overlooked.
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-    }
-}
-
-impl Env for BTreeMap<String, String> {
-    fn get(&self, name: &str) -> Option<String> {
-        BTreeMap::get(self, name).cloned()
-    }
-}
-
-/// The value of `name`, where an empty one is as good as none: the rule of the `OTEL_*` variables, kept for our own.
+/// The value of `name` without blanks around it, where an empty one is as good as none: the rule of the `OTEL_*`
+/// variables, kept for our own. What is not UTF-8 gets replacement characters, so that it is refused by name and not
+/// overlooked.
 #[must_use]
-pub fn non_empty(env: &(impl Env + ?Sized), name: &str) -> Option<String> {
-    env.get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+pub fn non_empty(env: &(impl EnvSource + ?Sized), name: &str) -> Option<String> {
+    let value = env.value(name)?;
+    Some(value.to_string_lossy().trim().to_owned()).filter(|value| !value.is_empty())
 }

@@ -96,6 +96,24 @@ impl Value {
     }
 }
 
+impl Value {
+    /// The value as JSON, for `check`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Bool(boolean) => (*boolean).into(),
+            Self::Int(int) => i64::try_from(*int).map_or_else(|_| int.to_string().into(), Into::into),
+            Self::Float(float) => (*float).into(),
+            Self::Text(text) => text.as_str().into(),
+            Self::List(list) => list.iter().map(|node| node.value.to_json()).collect(),
+            Self::Map(map) => {
+                map.iter().map(|(key, node)| (key.name.clone(), node.value.to_json())).collect()
+            }
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

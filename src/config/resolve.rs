@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::env::{Env, non_empty};
+use super::env::{EnvSource, non_empty};
 use super::file::{Node, Value};
 use super::flags::Flags;
 use super::provenance::{Effective, Problem, Source};
@@ -12,7 +12,7 @@ use super::value::{Raw, Setting};
 /// Reads values, and remembers what counts and what is wrong.
 pub(super) struct Resolver<'a> {
     pub(super) flags: &'a Flags,
-    pub(super) env: &'a dyn Env,
+    pub(super) env: &'a dyn EnvSource,
     pub(super) path: Arc<str>,
     pub(super) root: Node,
     pub(super) problems: Vec<Problem>,

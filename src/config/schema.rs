@@ -280,10 +280,11 @@ pub(super) fn leaf_paths() -> Vec<String> {
 }
 
 /// Where a key stands in the order of the file; entries of tables and lists stand where their list does.
-pub(super) fn position(key: &str) -> Option<usize> {
-    leaf_paths().iter().position(|path| {
+pub(super) fn position(key: &str) -> usize {
+    let is_at = |path: &String| {
         key.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    })
+    };
+    leaf_paths().iter().position(is_at).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -280,7 +280,7 @@ pub(super) fn metrics(resolver: &mut Resolver<'_>) {
         });
         let _: Option<String> = resolver.field(&item, &path, "unit", any);
         let _: Option<Vec<String>> = resolver.field(&item, &path, "attributes", any);
-        resolver.record(&path, json!({}), resolver.at(item.line));
+        resolver.record(&path, item.value.to_json(), resolver.at(item.line));
     }
     resolver.filed("metrics.attributes.allow", Vec::<String>::new(), any);
     resolver.filed("metrics.attributes.deny", Vec::<String>::new(), any);

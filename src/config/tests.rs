@@ -208,6 +208,38 @@ fn a_rate_with_patterns_is_refused_with_the_reason() {
     );
 }
 
+/// The keys that are promised, with values of every kind; only what is not built yet is refused.
+#[test]
+fn the_promised_schema_is_understood() {
+    let given = Given::file(
+        r#"
+bridge: {listen: "127.0.0.1:50061", admin_listen: "127.0.0.1:9464", state_dir: null, span_timeout: 10m, reconnect_grace: 5s, reorder_window: 500ms}
+naming: {prefix: snakepit.python}
+nesting: {one_at_a_time: []}
+telemetry:
+  enabled: true
+  default_sampling_rate: 1.0
+  per_worker_sampling: {worker_1: 0.1}
+  grpc_stream: true
+control:
+  rules:
+    - {pool: "gpu*", enabled: true, sampling_rate: 0.5, event_patterns: ["tool.*"], blocked_events: ["debug.*"]}
+metrics:
+  rules:
+    - {event: "model.inference", measurement: tokens, instrument: histogram, unit: "{token}", attributes: [model], boundaries: [1, 10, 100]}
+  attributes: {allow: [tool, model], deny: []}
+  max_series: 2000
+workers:
+  dial: [{endpoint: "http://127.0.0.1:50051", worker_id: worker_1, pool: default}]
+attributes: {redact: [{key: "*password*", action: drop}, {key: user_id, action: hash}]}
+limits: {max_workers: 10000, max_open_spans: 1000000, max_open_spans_per_worker: 100000, max_open_bytes: 536870912, max_message_bytes: 1048576}
+"#,
+    );
+    let keys: Vec<String> =
+        given.load().unwrap_err().problems.into_iter().filter_map(|problem| problem.key).collect();
+    assert_eq!(keys, ["control.rules[0].event_patterns", "workers.dial"]);
+}
+
 #[test]
 fn a_state_directory_is_refused_wherever_it_is_said() {
     let because =
@@ -310,6 +342,24 @@ fn misspelt_variables_are_noticed_and_those_of_kubernetes_are_not() {
         misspelt_variables(&names.map(str::to_owned)),
         ["SNAKEPIT_BRIDGE_LISTN: unknown variable; did you mean `SNAKEPIT_BRIDGE_LISTEN`?"]
     );
+}
+
+proptest::proptest! {
+    /// Law: whatever stands in the file, loading it ends with a configuration or with problems that say where.
+    #[test]
+    fn any_file_is_taken_or_refused(
+        section in "bridge|telemetry|control|metrics|limits|attributes|workers|naming|nesting|x",
+        key in "listen|rules|redact|max_series|per_worker_sampling|span_timeouts|prefix|dial|enabled|[a-z]{0,3}",
+        value in r#"[\[\]{}:,"'*&!|>#%@ \n\ta-c0-9.-]{0,40}"#,
+    ) {
+        let given = Given::file(&format!("{section}:\n  {key}: {value}\n"));
+        if let Err(error) = given.load() {
+            proptest::prop_assert!(!error.problems.is_empty());
+            for problem in error.problems {
+                proptest::prop_assert!(matches!(problem.source, Source::File { .. }), "{problem:?}");
+            }
+        }
+    }
 }
 
 /// Law: the example file has every key of the schema, and loading it changes no value.
