@@ -260,6 +260,25 @@ async fn a_real_client_is_served_and_let_go() {
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_let_go() {
+    let bridge = Bridge::start(vec![Shard::default()]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut served = JoinSet::new();
+    served.spawn(server::serve(listener, bridge.router.clone(), CancellationToken::new()));
+
+    #[expect(clippy::disallowed_methods, reason = "the paused clock of the test")]
+    let begun = tokio::time::Instant::now();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+
+    assert!(begun.elapsed() >= server::HEADER_READ_TIMEOUT);
+    assert!(begun.elapsed() < server::MAX_CONNECTION_AGE);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 
 /// An admin port over shards that answer what they are told to.

@@ -31,10 +31,15 @@ impl Resolver<'_> {
         let flag = self.flags.value(key).map(|text| (text.trim().to_owned(), Source::Flag(key.flag)));
         let given =
             flag.or_else(|| Some((non_empty(self.env, key.variable)?, Source::Variable(key.variable))));
-        let read = match given {
-            Some((text, source)) => Some((T::read(Raw::Text(&text)), source)),
-            None => self.node(key.path).map(|node| (T::read(Raw::Node(&node.value)), self.at(node.line))),
-        };
+        let filed = self.node(key.path).map(|node| (T::read(Raw::Node(&node.value)), self.at(node.line)));
+        let Some((text, source)) = given else { return self.settle(key.path, filed, default, check) };
+        // What is beaten is still judged: a file is right or wrong, whatever else is said today.
+        if let Some((read, place)) = filed
+            && let Err(message) = read.and_then(|value| check(&value))
+        {
+            self.problem(place, key.path, message);
+        }
+        let read = Some((T::read(Raw::Text(&text)), source));
         self.settle(key.path, read, default, check)
     }
 

@@ -86,6 +86,14 @@ fn a_flag_beats_a_variable_beats_the_file_and_each_says_so() {
 }
 
 #[test]
+fn a_wrong_value_in_the_file_is_wrong_even_if_a_flag_beats_it() {
+    let mut given = Given::file("bridge: {span_timeout: soon}\n");
+    given.flags.span_timeout = Some("1m".to_owned());
+    assert_eq!(given.problems().len(), 1);
+    assert!(given.problems()[0].starts_with("bridge.yaml:1: bridge.span_timeout: `soon` is not a duration"));
+}
+
+#[test]
 fn an_empty_variable_is_as_good_as_none() {
     let given = Given::nothing()
         .variable("SNAKEPIT_BRIDGE_LISTEN", "")
