@@ -1,7 +1,7 @@
 //! The admin port: health, metrics, and what the bridge knows, as JSON.
 //!
 //! It reads and never decides: events are the engine's, figures are those of the parts that count them. Who may ask is
-//! judged in [`guard`] before any route; every error is `application/problem+json`.
+//! judged in `guard` before any route; every error is `application/problem+json`.
 
 mod exposition;
 mod guard;

@@ -1,7 +1,7 @@
 //! The configuration file as a tree in which every value knows its line.
 //!
 //! It decides what is YAML, and no more: which keys exist and what they may say is the business of
-//! [`sections`](super::sections). A tree instead of derived structs, because a derived reader stops at the first error,
+//! `sections`. A tree instead of derived structs, because a derived reader stops at the first error,
 //! has no key path, and refuses an empty section.
 
 use std::fmt;
