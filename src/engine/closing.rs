@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::drops::DropReason;
 use crate::engine::Output;
 use crate::engine::compose::{self, Finished, Parent};
-use crate::engine::half::sorted_key;
 use crate::engine::ids::{Derivation, SpanContext};
 use crate::engine::memory::{ClosedHalf, ClosedSpan, IncompleteSpan, TokenHolder};
 use crate::engine::nesting::{Place, Relative, Standing};
@@ -339,9 +338,6 @@ impl WorkerState {
             };
             self.remember_closed(cx, closed);
         }
-        let key = sorted_key(end.key, is_explicit);
-        let until = cx.now.mono.after(cx.settings.reorder_window).after(cx.settings.reorder_window);
-        self.recent_starts.add(key, start, seq, until, cx.settings.limits.max_duplicates_per_worker);
         let place = Place {
             interval,
             start,

@@ -172,47 +172,6 @@ impl Ordinals {
     }
 }
 
-/// Starts of finished spans, by key: what lies between a lone start and an estimate.
-#[derive(Debug, Default)]
-pub(crate) struct RecentStarts {
-    starts: BTreeSet<(u64, i64, u64)>,
-    expiry: VecDeque<(Monotonic, (u64, i64, u64))>,
-}
-
-impl RecentStarts {
-    pub(crate) fn add(&mut self, key: u64, start: i64, seq: u64, until: Monotonic, max: usize) {
-        self.starts.insert((key, start, seq));
-        self.expiry.push_back((until, (key, start, seq)));
-        if self.expiry.len() > max {
-            self.forget_first();
-        }
-    }
-
-    /// Whether a start of `key` lies strictly between the two times.
-    pub(crate) fn any_between(&self, key: u64, from: i64, to: i64) -> bool {
-        from < to && self.starts.range((key, from + 1, 0)..(key, to, 0)).next().is_some()
-    }
-
-    pub(crate) fn expire(&mut self, now: Monotonic) {
-        while self.expiry.front().is_some_and(|(until, _)| *until <= now) {
-            self.forget_first();
-        }
-        if self.expiry.is_empty() {
-            self.expiry.shrink_to_fit();
-        }
-    }
-
-    fn forget_first(&mut self) {
-        if let Some((_, start)) = self.expiry.pop_front() {
-            self.starts.remove(&start);
-        }
-    }
-
-    pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
-        self.expiry.front().map(|(until, _)| *until)
-    }
-}
-
 /// A span that was made of one half, and that its other half may still explain.
 #[derive(Debug)]
 pub(crate) struct ClosedSpan {

@@ -176,6 +176,12 @@ impl OpenSpans {
         self.candidates((key, i64::MIN, 0), (key, time, u64::MAX))
     }
 
+    /// The starts of `key` within the range, earliest first.
+    pub(crate) fn between(&self, key: u64, from: i64, to: i64) -> impl Iterator<Item = Candidate> {
+        let range = self.by_key.range((key, from.min(to), 0)..=(key, to, u64::MAX));
+        range.map(|(_, start, seq)| Candidate { seq: *seq, start: *start })
+    }
+
     fn candidates(&self, from: (u64, i64, u64), to: (u64, i64, u64)) -> impl Iterator<Item = Candidate> {
         let range = self.by_key.range(from..=to).rev().take(MAX_CANDIDATES);
         range.map(|(_, start, seq)| Candidate { seq: *seq, start: *start })

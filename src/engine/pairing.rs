@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::drops::DropReason;
 use crate::engine::closing::Reason;
 use crate::engine::compose::{self, Finished, Parent};
@@ -13,11 +15,11 @@ use crate::engine::half::{Half, sorted_key};
 use crate::engine::ids::{Derivation, SpanContext};
 use crate::engine::memory::{ClosedHalf, TokenHolder};
 use crate::engine::nesting::{Relative, Standing};
-use crate::engine::open::{Candidate, OpenSpan};
+use crate::engine::open::{Candidate, MAX_CANDIDATES, OpenSpan};
 use crate::engine::roots::Root;
 use crate::engine::span::{Status, TraceId};
 use crate::engine::state::{Shared, WorkerState};
-use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS};
+use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS, Residual};
 use crate::engine::waiting::End;
 use crate::engine::{Output, Warning};
 use crate::event::Event;
@@ -46,8 +48,8 @@ impl WorkerState {
             None => {}
             Some(TokenHolder::Waiting(seq)) => {
                 let opened = self.open(cx, event, half);
-                if let Some(end) = self.waiting.remove(seq) {
-                    self.pair(cx, opened, *end, Some(seq));
+                if let Some(end) = self.stop_waiting(seq) {
+                    self.pair(cx, opened, end, Some(seq));
                 }
                 return;
             }
@@ -71,11 +73,14 @@ impl WorkerState {
             self.closed.explain(number);
             return self.drop_event(DropReason::Reconciled);
         }
+        let start = half.time;
         let seq = self.open(cx, event, half);
         if let Some(waiting) = self.end_at_once(seq)
-            && let Some(end) = self.waiting.remove(waiting)
+            && let Some(end) = self.stop_waiting(waiting)
         {
-            return self.pair(cx, seq, *end, Some(waiting));
+            let residual = end.estimate().map(|estimate| estimate.saturating_sub(start));
+            residual.into_iter().for_each(|residual| self.learn(residual));
+            return self.pair(cx, seq, end, Some(waiting));
         }
         self.enforce_bytes(cx);
     }
@@ -84,12 +89,12 @@ impl WorkerState {
     fn end_at_once(&self, seq: u64) -> Option<u64> {
         let span = self.open.get(seq)?;
         let key = span.sorted_key();
-        let full = self.tolerance.full_ns();
-        let (from, to) = (span.start.saturating_sub(EARLY_SLACK_NS), span.start.saturating_add(full));
+        let wide = self.tolerance.wide_ns();
+        let (from, to) = (span.start.saturating_sub(EARLY_SLACK_NS), span.start.saturating_add(wide));
         let mut near = self.waiting.between(key, from, to);
         let (Some((waiting, estimate)), None) = (near.next(), near.next()) else { return None };
         let others = self.open.near(key, estimate).filter(|other| other.seq != seq);
-        let is_crowded = others.into_iter().any(|other| estimate.saturating_sub(other.start) <= full);
+        let is_crowded = others.into_iter().any(|other| estimate.saturating_sub(other.start) <= wide);
         let candidate = Candidate { seq, start: span.start };
         let end = self.waiting.get(waiting)?;
         let residual = estimate.saturating_sub(span.start);
@@ -280,6 +285,8 @@ impl WorkerState {
             arrived: cx.now.mono,
             only_if_open,
             interval: None,
+            is_unmatched: false,
+            residual: None,
             name: half.name,
         }
     }
@@ -288,25 +295,31 @@ impl WorkerState {
     /// the neighbourhood.
     fn start_at_once(&mut self, end: &End) -> Option<u64> {
         let estimate = end.estimate()?;
+        self.tolerance.count_end();
         let key = end.sorted_key();
-        let full = self.tolerance.full_ns();
+        let wide = self.tolerance.wide_ns();
         let mut near = self.open.near(key, estimate);
         let first = near.next()?;
         let second = near.next();
         drop(near);
         let residual = estimate.saturating_sub(first.start);
-        let is_crowded = second.is_some_and(|second| estimate.saturating_sub(second.start) <= full);
+        let is_crowded = second.is_some_and(|second| estimate.saturating_sub(second.start) <= wide);
         if !self.tolerance.allows_at_once(residual) || is_crowded || !self.may_pair(first, end) {
             return None;
         }
-        let (from, to) = (first.start.saturating_sub(EARLY_SLACK_NS), first.start.saturating_add(full));
+        let (from, to) = (first.start.saturating_sub(EARLY_SLACK_NS), first.start.saturating_add(wide));
         if self.waiting.any_between(key, from, to, None) || !self.agrees(first, end) {
             return None;
         }
-        if second.is_none() {
+        self.learn(residual);
+        Some(first.seq)
+    }
+
+    /// Learns from the start that is nearest to an end; not from a worker that drops halves by policy.
+    fn learn(&mut self, residual: i64) {
+        if let Some(residual) = Residual::of(residual).filter(|_| !self.policy.thins()) {
             self.tolerance.learn(residual);
         }
-        Some(first.seq)
     }
 
     /// Where both halves have a reading of the monotonic clock, it decides alone.
@@ -336,6 +349,15 @@ impl WorkerState {
             self.ledger.notes.judged_early += 1;
             self.decide(cx, oldest);
         }
+        if let Some(estimate) = end.estimate() {
+            let nearest = self.open.near(end.sorted_key(), estimate).next();
+            let residual = nearest.map(|start| estimate.saturating_sub(start.start));
+            end.is_unmatched = !residual.is_some_and(|residual| self.tolerance.explains(residual));
+            end.residual = residual.and_then(Residual::of).filter(|_| !self.policy.thins());
+            if let Some(residual) = end.residual {
+                self.tolerance.learn_for_now(residual);
+            }
+        }
         let seq = self.take_seq();
         let deadline = end.arrived.after(cx.settings.reorder_window);
         end.interval = self.undecided_interval(&end, seq);
@@ -357,8 +379,7 @@ impl WorkerState {
 
     /// A waiting end is decided: its window is over, or there is no room for it.
     pub(crate) fn decide(&mut self, cx: &mut Shared<'_>, seq: u64) {
-        let Some(end) = self.waiting.remove(seq) else { return };
-        let end = *end;
+        let Some(end) = self.stop_waiting(seq) else { return };
         let other_sort = sorted_key(end.key, end.identity.is_none());
         let start =
             self.best_start(&end, end.sorted_key(), seq).or_else(|| self.best_start(&end, other_sort, seq));
@@ -382,6 +403,14 @@ impl WorkerState {
         }
     }
 
+    fn stop_waiting(&mut self, seq: u64) -> Option<End> {
+        let end = *self.waiting.remove(seq)?;
+        if let Some(residual) = end.residual {
+            self.tolerance.unlearn(residual);
+        }
+        Some(end)
+    }
+
     /// Takes a waiting end's traces out of the tables.
     fn unwait(&mut self, end: &End, seq: u64) {
         self.tokens.free(end.tokens, TokenHolder::Waiting(seq));
@@ -397,30 +426,77 @@ impl WorkerState {
             return candidates.min_by_key(|start| !self.agrees(*start, end)).map(|start| start.seq);
         };
         let residual = |start: Candidate| estimate.saturating_sub(start.start);
-        let near: smallvec::SmallVec<[Candidate; 8]> = self.open.near(key, estimate).collect();
-        let best = near
-            .iter()
-            .copied()
-            .filter(|start| self.tolerance.allows(residual(*start)) && self.may_pair(*start, end))
-            .filter(|start| !self.is_nearer_to_another(key, *start, residual(*start), seq))
-            .min_by_key(|start| (!self.agrees(*start, end), residual(*start).saturating_abs()));
-        let found = best.or_else(|| {
-            let [lone] = near[..] else { return None };
-            let is_lone = self.may_pair(lone, end)
-                && !self.recent_starts.any_between(key, lone.start, estimate)
-                && !self.waiting.any_between(key, lone.start, estimate, None);
-            is_lone.then_some(lone)
-        })?;
-        if near.len() == 1 {
-            self.tolerance.learn(residual(found));
+        let near: SmallVec<[Candidate; 8]> = self.open.near(key, estimate).collect();
+        if key == end.sorted_key() {
+            if let Some(nearest) = near.first() {
+                self.learn(residual(*nearest));
+            }
+            if !near.first().is_some_and(|start| self.tolerance.explains(residual(*start))) {
+                self.tolerance.count_stray();
+            }
         }
+        let is_whole = self.tolerance.is_whole(self.waiting.unmatched_len());
+        let reach = if is_whole { self.tolerance.wide_ns() } else { self.tolerance.full_ns() };
+        let nearest = || {
+            near.iter()
+                .copied()
+                .filter(|start| self.tolerance.allows(residual(*start)) && self.may_pair(*start, end))
+                .filter(|start| !self.is_nearer_to_another(key, *start, residual(*start), seq))
+                .min_by_key(|start| (!self.agrees(*start, end), self.tolerance.oddity(residual(*start))))
+        };
+        let late = || self.late_start(end, key, estimate).filter(|_| is_whole);
+        let found = self.start_in_order(end, key, seq, estimate, reach).or_else(nearest).or_else(late)?;
         Some(found.seq)
     }
 
-    /// Whether another waiting end estimates nearer to this start.
+    /// The start of an end that is late: the only one in reach that no other end explains.
+    fn late_start(&self, end: &End, key: u64, estimate: i64) -> Option<Candidate> {
+        let is_explained = |start: &Candidate| {
+            let (from, to) = (
+                start.start.saturating_sub(EARLY_SLACK_NS),
+                start.start.saturating_add(self.tolerance.wide_ns()),
+            );
+            self.waiting.any_between(key, from, to, None)
+        };
+        let mut left = self.open.near(key, estimate).filter(|start| !is_explained(start));
+        let (Some(lone), None) = (left.next(), left.next()) else { return None };
+        let has_rival = self
+            .waiting
+            .between(key, lone.start, estimate)
+            .any(|(_, other)| self.open.near(key, other).next().is_none_or(|near| near.seq == lone.seq));
+        (!has_rival && self.may_pair(lone, end)).then_some(lone)
+    }
+
+    /// The start that an end takes where as many starts as ends are left in the neighbourhood: the first end the first
+    /// start, and so on. Of all ways to pair them off that one has the smallest residuals, taken together.
+    fn start_in_order(&self, end: &End, key: u64, seq: u64, estimate: i64, reach: i64) -> Option<Candidate> {
+        let mut starts: SmallVec<[Candidate; 2 * MAX_CANDIDATES]> = SmallVec::new();
+        let mut ends: SmallVec<[(i64, u64); 2 * MAX_CANDIDATES]> = smallvec::smallvec![(estimate, seq)];
+        // Whoever may take one of the starts, and whatever these may take: twice is as far as it goes.
+        for _ in 0..2 {
+            let (first, last) = (ends.iter().min()?.0, ends.iter().max()?.0);
+            let (from, to) = (first.saturating_sub(reach), last.saturating_add(EARLY_SLACK_NS));
+            starts = self.open.between(key, from, to).take(starts.inline_size()).collect();
+            let (first, last) = (starts.first()?.start, starts.last()?.start);
+            let (from, to) = (first.saturating_sub(EARLY_SLACK_NS), last.saturating_add(reach));
+            let others = self.waiting.between(key, from, to).map(|(seq, estimate)| (estimate, seq));
+            ends = others.take(starts.inline_size()).collect();
+            ends.push((estimate, seq));
+        }
+        if starts.len() != ends.len() || starts.len() > MAX_CANDIDATES {
+            return None;
+        }
+        let rank = ends.iter().filter(|other| **other < (estimate, seq)).count();
+        let start = *starts.get(rank)?;
+        let is_near = (-EARLY_SLACK_NS..=reach).contains(&estimate.saturating_sub(start.start));
+        (is_near && self.may_pair(start, end) && self.agrees(start, end)).then_some(start)
+    }
+
+    /// Whether this start is more like another waiting end's own.
     fn is_nearer_to_another(&self, key: u64, start: Candidate, residual: i64, seq: u64) -> bool {
-        let distance = residual.saturating_abs().saturating_sub(1);
-        let (from, to) = (start.start.saturating_sub(distance), start.start.saturating_add(distance));
+        let distance = self.tolerance.oddity(residual).saturating_sub(1);
+        let middle = start.start.saturating_add(self.tolerance.middle_ns());
+        let (from, to) = (middle.saturating_sub(distance), middle.saturating_add(distance));
         self.waiting.any_between(key, from, to, Some(seq))
     }
 
@@ -443,11 +519,11 @@ impl WorkerState {
         let near = || self.closed.incomplete_between(key, from, to).filter(|(number, _)| may_pair(*number));
         near()
             .filter(|(_, start)| self.tolerance.allows(estimate.saturating_sub(*start)))
-            .min_by_key(|(_, start)| estimate.saturating_sub(*start).saturating_abs())
+            .min_by_key(|(_, start)| self.tolerance.oddity(estimate.saturating_sub(*start)))
             .or_else(|| {
                 let (number, start) = near().next()?;
                 let is_lone = self.closed.is_lone_incomplete(key)
-                    && !self.recent_starts.any_between(key, start, estimate);
+                    && self.tolerance.is_whole(self.waiting.unmatched_len());
                 is_lone.then_some((number, start))
             })
             .map(|(number, _)| number)
@@ -518,8 +594,6 @@ impl WorkerState {
         self.fingerprints.release(end.fingerprint, until, max);
         self.tokens.spend(start.tokens, TokenHolder::Open(seq), until, max);
         self.tokens.spend(end.tokens, TokenHolder::Open(seq), until, max);
-        let key = sorted_key(start.key, start.is_explicit);
-        self.recent_starts.add(key, start.start, seq, until.after(window), max);
     }
 }
 

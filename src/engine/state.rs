@@ -16,7 +16,7 @@ use crate::engine::half::{self, Half};
 use crate::engine::ids;
 use crate::engine::intervals::{IntervalKey, Intervals};
 use crate::engine::ledger::EventLedger;
-use crate::engine::memory::{ClosedSpans, Fingerprints, Ordinals, RecentStarts, TokenTable};
+use crate::engine::memory::{ClosedSpans, Fingerprints, Ordinals, TokenTable};
 use crate::engine::metadata::Reader;
 use crate::engine::naming::{Naming, Phase};
 use crate::engine::nesting::{HeldSpans, Relative};
@@ -73,7 +73,6 @@ pub(crate) struct WorkerState {
     pub(crate) fingerprints: Fingerprints,
     pub(crate) tokens: TokenTable,
     pub(crate) ordinals: Ordinals,
-    pub(crate) recent_starts: RecentStarts,
     pub(crate) closed: ClosedSpans,
 }
 
@@ -130,7 +129,6 @@ impl WorkerState {
             fingerprints: Fingerprints::default(),
             tokens: TokenTable::default(),
             ordinals: Ordinals::default(),
-            recent_starts: RecentStarts::default(),
             closed: ClosedSpans::default(),
         }
     }
@@ -305,7 +303,6 @@ impl WorkerState {
             self.open.next_deadline(),
             self.fingerprints.next_expiry(),
             self.tokens.next_expiry(),
-            self.recent_starts.next_expiry(),
             self.closed.next_expiry(),
         ]
         .into_iter()
@@ -345,7 +342,6 @@ impl WorkerState {
         }
         self.fingerprints.expire(now);
         self.tokens.expire(now);
-        self.recent_starts.expire(now);
         while let Some(number) = self.closed.due(now) {
             self.forget_closed(number);
         }

@@ -13,7 +13,7 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::metadata::Meaning;
 use crate::engine::naming::Name;
 use crate::engine::open::MAX_CANDIDATES;
-use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS};
+use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS, Residual};
 use crate::time::Monotonic;
 
 /// What the tables cost for each waiting end, beside the end itself.
@@ -38,6 +38,10 @@ pub(crate) struct End {
     pub(crate) arrived: Monotonic,
     /// The policy keeps it out unless its start is open.
     pub(crate) only_if_open: Option<DropReason>,
+    /// No start was within the tolerance when it arrived.
+    pub(crate) is_unmatched: bool,
+    /// What it says of the tolerance while it waits.
+    pub(crate) residual: Option<Residual>,
     /// Where it stands among the intervals while it waits.
     pub(crate) interval: Option<IntervalKey>,
 }
@@ -63,10 +67,16 @@ pub(crate) struct WaitingEnds {
     by_estimate: BTreeSet<(u64, i64, u64)>,
     /// Those without an estimate, by their own time.
     by_time: BTreeSet<(u64, i64, u64)>,
+    unmatched: usize,
     bytes: usize,
 }
 
 impl WaitingEnds {
+    /// How many had no start within the tolerance when they arrived.
+    pub(crate) fn unmatched_len(&self) -> usize {
+        self.unmatched
+    }
+
     pub(crate) fn get(&self, seq: u64) -> Option<&End> {
         self.ends.get(&seq).map(|(_, end)| &**end)
     }
@@ -84,6 +94,7 @@ impl WaitingEnds {
             Some(estimate) => self.by_estimate.insert((end.sorted_key(), estimate, seq)),
             None => self.by_time.insert((end.sorted_key(), end.time, seq)),
         };
+        self.unmatched += usize::from(end.is_unmatched);
         self.bytes += end.size_bytes();
         self.ends.insert(seq, (deadline, Box::new(end)));
     }
@@ -94,6 +105,7 @@ impl WaitingEnds {
             Some(estimate) => self.by_estimate.remove(&(end.sorted_key(), estimate, seq)),
             None => self.by_time.remove(&(end.sorted_key(), end.time, seq)),
         };
+        self.unmatched -= usize::from(end.is_unmatched);
         self.bytes -= end.size_bytes();
         Some(end)
     }
