@@ -52,6 +52,8 @@ pub enum Dialect {
     Design,
     /// The released package's: toggle 1, sampling 2, filter 3.
     Released,
+    /// The header named one that this version does not know: events are taken, no controls are sent.
+    Unknown,
 }
 
 impl Dialect {
@@ -61,6 +63,7 @@ impl Dialect {
         match self {
             Self::Design => "design",
             Self::Released => "released",
+            Self::Unknown => "unknown",
         }
     }
 }
