@@ -1,5 +1,4 @@
 //! Nanoseconds per event: our borrowed decoder and prost's, over the same bytes in the same run.
-#![expect(missing_docs, reason = "a benchmark's main")]
 #![expect(clippy::print_stdout, reason = "figures go to standard output")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 

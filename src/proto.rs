@@ -4,6 +4,7 @@
     unreachable_pub,
     unused_qualifications,
     missing_debug_implementations,
+    clippy::default_constructed_unit_structs,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated code; the proto files carry the documentation"
