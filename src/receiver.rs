@@ -4,6 +4,7 @@
 //! only itself), no worker hurts another (a slow shard, a silent connection, an endless message), and all that a worker
 //! has sent is passed on or counted.
 
+mod budget;
 pub mod codec;
 pub mod identity;
 mod listen;
@@ -34,6 +35,7 @@ use crate::control::policies::Policies;
 use crate::proto;
 use crate::proto::service::snakepit_bridge_server::{SERVICE_NAME, SnakepitBridgeServer};
 use crate::shard::{OVERSIZED_MARKER, Shards};
+use budget::Budgets;
 use listen::Connections;
 use oversize::WithoutOversized;
 use registry::Registry;
@@ -152,6 +154,7 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
     let Parts { shards, registry, policies, stats } = parts;
     let service = Service {
         host_name,
+        budgets: Budgets::new(&shards),
         shards,
         registry,
         policies,

@@ -11,6 +11,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
+use super::budget::Budgets;
 use super::identity::{self, Ends, Introduction};
 use super::registry::{Claim, Granted, Refusal, Registry};
 use super::session::{OpenStream, Session};
@@ -27,6 +28,7 @@ use crate::worker::WorkerKey;
 pub(super) struct Service {
     pub(super) host_name: Arc<str>,
     pub(super) shards: Shards,
+    pub(super) budgets: Budgets,
     pub(super) registry: Arc<Registry>,
     pub(super) policies: Arc<Policies>,
     pub(super) stats: Arc<ReceiverStats>,
@@ -125,6 +127,7 @@ impl Service {
             controls.try_send(Ok(control)).expect("the channel is new and holds all controls of a policy");
         }
         let span = tracing::info_span!("stream", stream = stream.0, %worker);
+        let shard = self.shards.of(&worker);
         let session = Session {
             incoming,
             controls,
@@ -132,7 +135,8 @@ impl Service {
             identity,
             policy,
             superseded,
-            shard: self.shards.of(&worker).clone(),
+            budget: self.budgets.of(shard),
+            shard: shard.clone(),
             draining: self.draining.child_token(),
         };
         self.sessions.spawn(session.run().instrument(span));

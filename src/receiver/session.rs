@@ -17,6 +17,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
+use super::budget::{Budget, LARGE_MESSAGE_BYTES};
 use super::registry::{Granted, Registry};
 use super::stats::ReceiverStats;
 use crate::control::policy::Policy;
@@ -27,9 +28,9 @@ use crate::worker::{Identity, WorkerKey};
 /// Messages that one turn gathers: enough to spread the cost of waking the shard.
 const MAX_MESSAGES_PER_TURN: usize = 256;
 
-/// Bytes that one turn gathers, unless a single message has more. With the shard's channel full of such turns, a slow
+/// Bytes that one turn gathers, unless its last message goes beyond. With the shard's channel full of such turns, a slow
 /// shard holds 16 MiB.
-const MAX_BYTES_PER_TURN: usize = 64 << 10;
+const MAX_BYTES_PER_TURN: usize = LARGE_MESSAGE_BYTES;
 
 /// While draining, how long nothing may come before what was on the wire counts as read.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
@@ -51,6 +52,7 @@ pub(super) struct Session {
     pub(super) policy: Arc<Policy>,
     pub(super) superseded: Option<WorkerKey>,
     pub(super) shard: mpsc::Sender<ShardMessage>,
+    pub(super) budget: Budget,
     /// This session's own, so that sessions do not meet at one lock at every turn.
     pub(super) draining: CancellationToken,
 }
@@ -167,13 +169,17 @@ impl Session {
 
     /// Passes one turn's messages on; waits where the shard is behind.
     async fn deliver(&self, turn: Turn, reached: &mut bool) -> Option<End> {
-        let Turn { messages, bytes, end } = turn;
+        let Turn { mut messages, bytes, end } = turn;
         if !messages.is_empty() {
             let oversized = messages.iter().filter(|message| **message == OVERSIZED_MARKER).count();
             let stats = &self.opened.stats;
             stats.received(messages.len(), bytes - oversized * OVERSIZED_MARKER.len(), oversized);
             let count = messages.len();
             if *reached {
+                // Only the last message of a turn can be large: it filled the turn.
+                if let Some(last) = messages.last_mut() {
+                    *last = self.budget.charge(std::mem::take(last)).await;
+                }
                 let messages = ShardMessage::Messages { stream: self.opened.stream, messages };
                 *reached = self.shard.send(messages).await.is_ok() || self.shard_is_gone();
             }

@@ -204,6 +204,30 @@ async fn a_stalled_shard_does_not_starve_a_worker_of_another_on_the_same_connect
     assert_eq!(rig.messages(stream, 100).await.len(), 100);
 }
 
+/// A shard that is slow holds no more than its budget of large messages, and loses none of them.
+#[tokio::test]
+async fn large_messages_before_a_slow_shard_are_bounded_by_bytes() {
+    let mut rig = Rig::start(Options::default()).await;
+    let worker = rig.worker(&[]).await;
+    let stream = rig.opened().await.stream;
+    let message = Bytes::from(vec![b'x'; 1 << 20]);
+    let mut accepted = 0;
+    let mut refused_in_a_row = 0;
+    eventually(|| {
+        let sent = worker.events.try_send(message.clone()).is_ok();
+        accepted += usize::from(sent);
+        refused_in_a_row = if sent { 0 } else { refused_in_a_row + 1 };
+        refused_in_a_row == 10_000
+    })
+    .await;
+
+    assert_eq!(rig.shards[0].len(), 16, "of the channel's 256 places");
+
+    for _ in 0..accepted {
+        assert_eq!(rig.messages(stream, 1).await.len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_never_reads_its_controls_is_heard() {
     let mut rig = Rig::start(Options::default()).await;
