@@ -183,14 +183,19 @@ async fn a_thousand_streams_on_one_connection_are_all_served() {
 async fn a_stalled_shard_does_not_starve_a_worker_of_another_on_the_same_connection() {
     let mut rig = Rig::start(Options { shards: 2, ..Options::default() }).await;
     let client = rig.client();
-    let stalled = open(&client, &[("x-snakepit-worker-id", rig.worker_of_shard(1))]).await.unwrap();
     let message = [b'x'; 10_000];
-    // Nobody reads shard 1: its channel and then the windows fill up, until the client can send no more.
+    let mut stalled = Vec::new();
+    for _ in 0..16 {
+        stalled.push(open(&client, &[("x-snakepit-worker-id", rig.worker_of_shard(1))]).await.unwrap());
+    }
+    // Nobody reads shard 1: its channel and then the windows fill up, until no stream can send any more.
     let mut refused_in_a_row = 0;
     eventually(|| {
-        let sent = stalled.events.try_send(Bytes::copy_from_slice(&message)).is_ok();
-        refused_in_a_row = if sent { 0 } else { refused_in_a_row + 1 };
-        refused_in_a_row == 10_000
+        for worker in &stalled {
+            let sent = worker.events.try_send(Bytes::copy_from_slice(&message)).is_ok();
+            refused_in_a_row = if sent { 0 } else { refused_in_a_row + 1 };
+        }
+        refused_in_a_row > 100_000
     })
     .await;
     assert_eq!(rig.shards[1].len(), 256);
@@ -644,7 +649,8 @@ struct Worker {
 
 impl Worker {
     async fn send(&self, event: &[u8]) {
-        self.events.send(Bytes::copy_from_slice(event)).await.unwrap();
+        let sent = self.events.send(Bytes::copy_from_slice(event));
+        tokio::time::timeout(PATIENCE, sent).await.expect("the bridge does not read").unwrap();
     }
 
     async fn control(&mut self) -> Bytes {
