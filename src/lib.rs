@@ -19,6 +19,7 @@ pub mod diagnostics;
 pub mod drops;
 pub mod engine;
 pub mod event;
+pub mod exporter;
 pub mod proto;
 pub mod receiver;
 pub mod shard;
