@@ -1,0 +1,361 @@
+//! What an answer means: taken, to be sent again, or refused for good; and when to send again.
+//!
+//! | gRPC | |
+//! |---|---|
+//! | CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | retried |
+//! | RESOURCE_EXHAUSTED | retried only with `RetryInfo`: it also answers a request that is too large |
+//! | every other code | refused |
+//!
+//! | HTTP | |
+//! |---|---|
+//! | 2xx | taken |
+//! | 429, 502, 503, 504; no connection; a connection lost before the answer | retried |
+//! | every other status | refused |
+//!
+//! The tables are the OTLP specification's. It wants exponential backoff with jitter and gives no figures; the figures
+//! are [`RetrySettings`]. A delay that the peer asks for is the least wait, for every request to it.
+
+use std::time::Duration;
+
+use jiff::fmt::rfc2822;
+use rand::Rng;
+use tonic::Code;
+
+use crate::exporter::refusal::{GrpcRefusal, HttpRefusal, Refusal};
+use crate::time::{Monotonic, UnixNanos};
+
+/// Default of [`RetrySettings::initial_backoff`].
+pub const DEFAULT_INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+/// Default of [`RetrySettings::max_backoff`].
+pub const DEFAULT_MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Default of [`RetrySettings::max_elapsed`]: an outage of a working day's meeting, and no longer than a backend would
+/// take the times of.
+pub const DEFAULT_MAX_ELAPSED: Duration = Duration::from_secs(3600);
+/// Default of [`RetrySettings::gives_way_after`].
+pub const DEFAULT_GIVES_WAY_AFTER: Duration = Duration::from_secs(600);
+/// The longest delay that a peer may ask for: a garbled header must not stop the export for a year.
+pub const MAX_SERVER_DELAY: Duration = Duration::from_secs(600);
+
+/// When a batch is sent again, and when it is given up.
+#[derive(Debug, Clone)]
+pub struct RetrySettings {
+    /// The first wait, before jitter.
+    pub initial_backoff: Duration,
+    /// No wait of our own is longer.
+    pub max_backoff: Duration,
+    /// A batch that was not taken for this long is given up, though there be room.
+    pub max_elapsed: Duration,
+    /// A batch that was not taken for this long gives its room to new spans where there is none left.
+    pub gives_way_after: Duration,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            initial_backoff: DEFAULT_INITIAL_BACKOFF,
+            max_backoff: DEFAULT_MAX_BACKOFF,
+            max_elapsed: DEFAULT_MAX_ELAPSED,
+            gives_way_after: DEFAULT_GIVES_WAY_AFTER,
+        }
+    }
+}
+
+/// What came of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer took the request.
+    Accepted {
+        /// How many of its spans the peer did not take all the same.
+        rejected_spans: u64,
+        /// Why, or a hint where it took all.
+        message: String,
+    },
+    /// To be sent again.
+    Retry {
+        /// The least wait that the peer asked for.
+        delay: Option<Duration>,
+        /// For the log.
+        error: String,
+    },
+    /// Never to be sent again.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// For the log.
+        error: String,
+    },
+}
+
+/// What a status alone says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The peer took the request.
+    Accepted,
+    /// To be sent again.
+    Retry,
+    /// Never to be sent again.
+    Refused(Refusal),
+}
+
+/// The gRPC table. `has_retry_info`: the status carries a `google.rpc.RetryInfo`.
+#[must_use]
+pub fn judge_grpc(code: Code, has_retry_info: bool) -> Verdict {
+    let refused = |code| Verdict::Refused(Refusal::Grpc(code));
+    match code {
+        Code::Ok => Verdict::Accepted,
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => Verdict::Retry,
+        Code::ResourceExhausted if has_retry_info => Verdict::Retry,
+        Code::ResourceExhausted => refused(GrpcRefusal::ResourceExhausted),
+        Code::Unknown => refused(GrpcRefusal::Unknown),
+        Code::InvalidArgument => refused(GrpcRefusal::InvalidArgument),
+        Code::NotFound => refused(GrpcRefusal::NotFound),
+        Code::AlreadyExists => refused(GrpcRefusal::AlreadyExists),
+        Code::PermissionDenied => refused(GrpcRefusal::PermissionDenied),
+        Code::FailedPrecondition => refused(GrpcRefusal::FailedPrecondition),
+        Code::Unimplemented => refused(GrpcRefusal::Unimplemented),
+        Code::Internal => refused(GrpcRefusal::Internal),
+        Code::Unauthenticated => refused(GrpcRefusal::Unauthenticated),
+    }
+}
+
+/// The HTTP table.
+#[must_use]
+pub fn judge_http(status: u16) -> Verdict {
+    let refused = |status| Verdict::Refused(Refusal::Http(status));
+    match status {
+        200..=299 => Verdict::Accepted,
+        429 | 502..=504 => Verdict::Retry,
+        400 => refused(HttpRefusal::BadRequest400),
+        401 => refused(HttpRefusal::Unauthorized401),
+        403 => refused(HttpRefusal::Forbidden403),
+        404 => refused(HttpRefusal::NotFound404),
+        405 => refused(HttpRefusal::MethodNotAllowed405),
+        408 => refused(HttpRefusal::RequestTimeout408),
+        413 => refused(HttpRefusal::PayloadTooLarge413),
+        415 => refused(HttpRefusal::UnsupportedMediaType415),
+        500 => refused(HttpRefusal::InternalServerError500),
+        300..=399 => refused(HttpRefusal::Redirect3xx),
+        402..=499 => refused(HttpRefusal::Client4xx),
+        501..=599 => refused(HttpRefusal::Server5xx),
+        0..=199 | 600.. => refused(HttpRefusal::Other),
+    }
+}
+
+/// The value of a `Retry-After` header: whole seconds, or an HTTP date. A date that is past asks for no delay; what is
+/// neither is ignored.
+#[must_use]
+pub fn parse_retry_after(value: &str, now: UnixNanos) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than 64 bits hold are more seconds than the bound.
+        return Some(value.parse().map_or(MAX_SERVER_DELAY, Duration::from_secs));
+    }
+    let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let nanos = date.as_nanosecond() - i128::from(now.0);
+    Some(Duration::from_nanos(u64::try_from(nanos.max(0)).ok()?))
+}
+
+/// The wait before attempt number `failures + 1`: doubled each time up to the limit, then between half and all of it, so
+/// that bridges that failed together do not return together.
+pub fn backoff(settings: &RetrySettings, failures: u32, rng: &mut impl Rng) -> Duration {
+    let doublings = failures.saturating_sub(1).min(31);
+    let longest = settings.initial_backoff.saturating_mul(1 << doublings).min(settings.max_backoff);
+    longest.mul_f64(rng.random_range(0.5..=1.0))
+}
+
+/// How the peer has been doing, over all requests.
+///
+/// The first failure alone holds nothing up: it may be the one batch's fault, and others go on, one at a time. From the
+/// second in a row, with no success in between, the peer counts as down, and requests are probes with growing waits.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// Failures in a row, of requests that were begun after the failure before.
+    failures: u32,
+    last_failure: Option<Monotonic>,
+    /// Our own wait.
+    backoff_until: Monotonic,
+    /// The wait that the peer asked for.
+    throttled_until: Monotonic,
+}
+
+impl Peer {
+    /// When the next request may be begun.
+    #[must_use]
+    pub fn ready_at(&self) -> Monotonic {
+        self.backoff_until.max(self.throttled_until)
+    }
+
+    /// Whether requests should go one at a time.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Notes a request that the peer answered for good. Returns whether the peer was down before.
+    pub fn note_answer(&mut self) -> bool {
+        let was_down = self.failures > 1;
+        self.failures = 0;
+        self.backoff_until = Monotonic::default();
+        was_down
+    }
+
+    /// Notes a failure, of a request begun at `begun`.
+    pub fn note_failure(
+        &mut self,
+        begun: Monotonic,
+        delay: Option<Duration>,
+        now: Monotonic,
+        settings: &RetrySettings,
+        rng: &mut impl Rng,
+    ) {
+        if let Some(delay) = delay {
+            self.throttled_until = self.throttled_until.max(now.after(delay.min(MAX_SERVER_DELAY)));
+        }
+        // Requests that were in flight together fail together; that is one failure.
+        if self.last_failure.is_some_and(|last| begun < last) && self.failures > 0 {
+            return;
+        }
+        self.last_failure = Some(now);
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > 1 {
+            self.backoff_until = now.after(backoff(settings, self.failures - 1, rng));
+        }
+    }
+
+    /// Forgets our own wait; the peer's wish stands.
+    pub fn forget_backoff(&mut self) {
+        self.backoff_until = Monotonic::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn every_grpc_code_by_the_table() {
+        use Code::*;
+        for code in [Cancelled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss] {
+            for has_retry_info in [false, true] {
+                assert_eq!(judge_grpc(code, has_retry_info), Verdict::Retry, "{code:?}");
+            }
+        }
+        assert_eq!(judge_grpc(ResourceExhausted, true), Verdict::Retry);
+        let refused = [
+            (Unknown, "rejected:unknown"),
+            (InvalidArgument, "rejected:invalid_argument"),
+            (NotFound, "rejected:not_found"),
+            (AlreadyExists, "rejected:already_exists"),
+            (PermissionDenied, "rejected:permission_denied"),
+            (ResourceExhausted, "rejected:resource_exhausted"),
+            (FailedPrecondition, "rejected:failed_precondition"),
+            (Unimplemented, "rejected:unimplemented"),
+            (Internal, "rejected:internal"),
+            (Unauthenticated, "rejected:unauthenticated"),
+        ];
+        for (code, reason) in refused {
+            let Verdict::Refused(refusal) = judge_grpc(code, false) else { panic!("{code:?}") };
+            assert_eq!(refusal.as_str(), reason);
+        }
+        assert_eq!(judge_grpc(Ok, false), Verdict::Accepted);
+    }
+
+    #[test]
+    fn every_http_status_by_the_table() {
+        for status in 0..=999 {
+            let expected = match status {
+                200..=299 => "accepted",
+                429 | 502 | 503 | 504 => "retry",
+                _ => "refused",
+            };
+            let verdict = match judge_http(status) {
+                Verdict::Accepted => "accepted",
+                Verdict::Retry => "retry",
+                Verdict::Refused(_) => "refused",
+            };
+            assert_eq!(verdict, expected, "{status}");
+        }
+        let reason = |status| match judge_http(status) {
+            Verdict::Refused(refusal) => refusal.as_str(),
+            Verdict::Accepted | Verdict::Retry => "",
+        };
+        for status in [400, 401, 403, 404, 405, 408, 413, 415, 500] {
+            assert_eq!(reason(status), format!("rejected:{status}"));
+        }
+        assert_eq!(reason(301), "rejected:3xx");
+        assert_eq!(reason(418), "rejected:4xx");
+        assert_eq!(reason(501), "rejected:5xx");
+        assert_eq!(reason(100), "rejected:other");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        // 6 November 1994, 08:49:37 UTC.
+        let now = UnixNanos(784_111_777_000_000_000);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(parse_retry_after("120", now), seconds(120));
+        assert_eq!(parse_retry_after(" 0 ", now), seconds(0));
+        assert_eq!(parse_retry_after("99999999999999999999999", now), Some(MAX_SERVER_DELAY));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:50:07 GMT", now), seconds(30));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:00 GMT", now), seconds(0));
+        for junk in ["", "-1", "1.5", "soon", "Sun, 06 Nov"] {
+            assert_eq!(parse_retry_after(junk, now), None, "{junk}");
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit_with_jitter() {
+        let settings = RetrySettings::default();
+        let mut rng = StdRng::seed_from_u64(1);
+        for (failures, longest) in
+            [(0, 1), (1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (40, 30), (u32::MAX, 30)]
+        {
+            let longest = Duration::from_secs(longest);
+            let waits: Vec<_> = (0..100).map(|_| backoff(&settings, failures, &mut rng)).collect();
+            assert!(waits.iter().all(|wait| *wait >= longest / 2 && *wait <= longest), "{failures}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{failures}: no jitter");
+        }
+    }
+
+    #[test]
+    fn one_failure_holds_no_other_request_up_and_the_second_in_a_row_does() {
+        let settings = RetrySettings::default();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut peer = Peer::default();
+        peer.note_failure(Monotonic(0), None, Monotonic(10), &settings, &mut rng);
+        assert!(peer.is_failing());
+        assert_eq!(peer.ready_at(), Monotonic(0));
+        // Was in flight with the first.
+        peer.note_failure(Monotonic(5), None, Monotonic(11), &settings, &mut rng);
+        assert_eq!(peer.ready_at(), Monotonic(0));
+        peer.note_failure(Monotonic(12), None, Monotonic(13), &settings, &mut rng);
+        assert!(peer.ready_at() >= Monotonic(13).after(Duration::from_millis(500)));
+        assert!(peer.note_answer());
+        assert!(!peer.is_failing());
+        assert_eq!(peer.ready_at(), Monotonic(0));
+        assert!(!peer.note_answer());
+    }
+
+    #[test]
+    fn the_delay_that_the_peer_asks_for_holds_every_request_up_within_a_limit() {
+        let settings = RetrySettings::default();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut peer = Peer::default();
+        let now = Monotonic(7);
+        peer.note_failure(Monotonic(0), Some(Duration::from_secs(40)), now, &settings, &mut rng);
+        assert_eq!(peer.ready_at(), now.after(Duration::from_secs(40)));
+        peer.note_answer();
+        peer.forget_backoff();
+        assert_eq!(peer.ready_at(), now.after(Duration::from_secs(40)));
+        peer.note_failure(Monotonic(9), Some(Duration::from_secs(1 << 40)), now, &settings, &mut rng);
+        assert_eq!(peer.ready_at(), now.after(MAX_SERVER_DELAY));
+    }
+}
