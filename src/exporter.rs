@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod encode;
+pub mod pipeline;
 pub mod queue;
 pub mod refusal;
 pub mod resource;

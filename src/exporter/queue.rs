@@ -136,6 +136,12 @@ impl Queue {
         self.in_flight.get(&id).map(|queued| queued.begun_at)
     }
 
+    /// Whether a batch in flight was sent in vain before.
+    #[must_use]
+    pub fn has_failed(&self, id: BatchId) -> bool {
+        self.in_flight.get(&id).is_some_and(|queued| queued.failures > 0)
+    }
+
     /// Lets every waiting batch be sent at once.
     pub fn release(&mut self) {
         for queued in self.waiting.values_mut() {
@@ -145,11 +151,11 @@ impl Queue {
 
     /// Takes out the oldest waiting batch if it was filled `age` ago or earlier. Returns its spans.
     pub fn drop_older_than(&mut self, age: Duration, now: Monotonic) -> Option<u64> {
-        let (id, oldest) = self.waiting.first_key_value()?;
+        let (&id, oldest) = self.waiting.first_key_value()?;
         if oldest.filled_at.after(age) > now {
             return None;
         }
-        let queued = self.waiting.remove(&id.clone())?;
+        let queued = self.waiting.remove(&id)?;
         self.forget(&queued);
         Some(queued.batch.spans)
     }

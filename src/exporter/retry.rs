@@ -196,9 +196,15 @@ impl Peer {
         self.failures > 0
     }
 
+    /// Whether the peer counts as down.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.failures > 1
+    }
+
     /// Notes a request that the peer answered for good. Returns whether the peer was down before.
     pub fn note_answer(&mut self) -> bool {
-        let was_down = self.failures > 1;
+        let was_down = self.is_down();
         self.failures = 0;
         self.backoff_until = Monotonic::default();
         was_down
