@@ -96,11 +96,12 @@ struct Group {
 impl Batcher {
     /// Nothing is collected yet.
     #[must_use]
-    pub fn new(settings: BatchSettings, resources: ResourceSettings) -> Self {
+    pub fn new(mut settings: BatchSettings, resources: ResourceSettings) -> Self {
+        settings.max_spans = settings.max_spans.max(1);
         let mut scope_field = vec![0x0a];
         scope().encode_length_delimited(&mut scope_field).expect("a vector grows");
         Self {
-            settings: BatchSettings { max_spans: settings.max_spans.max(1), ..settings },
+            settings,
             resources: Resources::new(resources),
             scope_field,
             groups: Vec::new(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 
+use crate::exporter::answer::start_of;
 use crate::exporter::batch::{Batch, BatchSettings, Batcher};
 use crate::exporter::queue::{BatchId, Queue, QueueSettings};
 use crate::exporter::refusal::Refusal;
@@ -159,22 +160,12 @@ impl Pipeline {
         }
     }
 
-    /// Whether spans are worth being encoded; if not, [`refuse`](Self::refuse) counts them.
-    #[must_use]
-    pub fn refuses_all(&self) -> Option<Refusal> {
-        if !self.settings.enabled {
-            Some(Refusal::SignalDisabled)
-        } else if self.closed || self.deadline.is_some() {
-            Some(Refusal::Shutdown)
-        } else {
-            None
-        }
-    }
-
-    /// Counts `spans` new spans as refused.
-    pub fn refuse(&mut self, spans: u64, refusal: Refusal) {
+    /// Refuses `spans` new spans unless some may be taken: whether they are worth being encoded.
+    pub fn refuse_all(&mut self, spans: u64) -> bool {
+        let Some(refusal) = self.refuses_all() else { return false };
         self.counts.made += spans;
         self.count_refused(spans, refusal);
+        true
     }
 
     /// Takes one encoded span, or says why not; either way it is counted.
@@ -302,7 +293,21 @@ impl Pipeline {
         snapshot
     }
 
+    fn refuses_all(&self) -> Option<Refusal> {
+        if !self.settings.enabled {
+            Some(Refusal::SignalDisabled)
+        } else if self.closed || self.deadline.is_some() {
+            Some(Refusal::Shutdown)
+        } else {
+            None
+        }
+    }
+
     fn try_admit(&mut self, source: &Source, span: &[u8], now: Monotonic) -> Result<(), Refusal> {
+        // A drain may have begun since the caller asked.
+        if let Some(refusal) = self.refuses_all() {
+            return Err(refusal);
+        }
         while !self.queue.has_room(self.batcher.spans(), self.batcher.size_bytes(), span.len()) {
             let gave_way = self.queue.drop_older_than(self.settings.retry.gives_way_after, now);
             self.count_refused(gave_way.ok_or(Refusal::QueueFull)?, Refusal::GaveWay);
@@ -337,7 +342,7 @@ impl Pipeline {
 
     fn note_error(&mut self, error: &str) {
         self.counts.requests_failed += 1;
-        self.counts.last_error = Some(truncated(error, MAX_ERROR_BYTES).to_owned());
+        self.counts.last_error = Some(start_of(error, MAX_ERROR_BYTES).to_owned());
     }
 
     fn count_refused(&mut self, spans: u64, refusal: Refusal) {
@@ -345,11 +350,6 @@ impl Pipeline {
             *self.counts.refused.entry(refusal).or_default() += spans;
         }
     }
-}
-
-/// The start of `text`, at most `max_bytes` of it.
-fn truncated(text: &str, max_bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(max_bytes)]
 }
 
 #[cfg(test)]
@@ -541,7 +541,8 @@ mod tests {
         admit(&mut pipeline, 0).unwrap();
         assert_eq!(begin(&mut pipeline, 0), None);
         pipeline.drain(Monotonic(10), Monotonic(0));
-        assert_eq!(pipeline.refuses_all(), Some(Refusal::Shutdown));
+        assert_eq!(admit(&mut pipeline, 0), Err(Refusal::Shutdown));
+        assert!(pipeline.refuse_all(3));
         assert!(!pipeline.is_drained(Monotonic(0)));
         let id = begin(&mut pipeline, 0).unwrap();
         settle(&mut pipeline, id, accepted(), 1);
@@ -601,10 +602,7 @@ mod tests {
             let mut flying = Vec::new();
             for op in ops {
                 match op {
-                    Op::Admit => match pipeline.refuses_all() {
-                        Some(refusal) => pipeline.refuse(1, refusal),
-                        None => drop(admit(&mut pipeline, now)),
-                    },
+                    Op::Admit => drop(admit(&mut pipeline, now)),
                     Op::Begin => flying.extend(begin(&mut pipeline, now)),
                     Op::Settle(which, outcome) if !flying.is_empty() => {
                         let id = flying.swap_remove(which % flying.len());

@@ -137,10 +137,13 @@ mod tests {
         resource(source, settings)
             .attributes
             .into_iter()
-            .map(|attribute| match attribute.value.and_then(|value| value.value).unwrap() {
-                Value::StringValue(text) => (attribute.key, text),
-                Value::IntValue(int) => (attribute.key, format!("{int} (int)")),
-                other => panic!("{other:?}"),
+            .map(|attribute| {
+                let value = attribute.value.and_then(|value| value.value).unwrap();
+                if let Value::StringValue(text) = value {
+                    return (attribute.key, text);
+                }
+                let Value::IntValue(int) = value else { panic!("{value:?}") };
+                (attribute.key, format!("{int} (int)"))
             })
             .collect()
     }

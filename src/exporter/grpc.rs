@@ -1,0 +1,166 @@
+//! OTLP over gRPC: one lazily made connection, requests that are already encoded.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use crate::exporter::BuildError;
+use crate::exporter::answer::{printable, read_success, with_causes};
+use crate::exporter::refusal::Refusal;
+use crate::exporter::retry::{Outcome, Verdict, judge_grpc};
+use crate::exporter::settings::{Compression, MAX_RESPONSE_BYTES, OtlpSettings, user_agent};
+
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request that is on its way this long makes the client ask whether the peer is still there. Not sooner: servers end
+/// connections of clients that ask often.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the peer may take to say that it is.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client of one peer.
+#[derive(Debug)]
+pub(crate) struct GrpcSink {
+    endpoint: Endpoint,
+    /// Replaced when a request takes too long: a connection whose other end is gone without a word would otherwise
+    /// swallow every later one until TCP gives up.
+    channel: Mutex<Channel>,
+    headers: MetadataMap,
+    compression: Compression,
+    timeout: Duration,
+}
+
+impl GrpcSink {
+    /// A client that connects when it first sends. Within a tokio runtime only.
+    pub(crate) fn new(settings: &OtlpSettings, timeout: Duration) -> Result<Self, BuildError> {
+        let refused = |reason: &dyn std::error::Error| BuildError::Endpoint {
+            endpoint: settings.endpoint.clone(),
+            origin: settings.endpoint_origin.clone(),
+            reason: with_causes(reason),
+        };
+        let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
+            .and_then(|endpoint| endpoint.user_agent(user_agent()))
+            .map_err(|error| refused(&error))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        if settings.endpoint.starts_with("https:") {
+            endpoint = endpoint
+                .tls_config(ClientTlsConfig::new().with_enabled_roots())
+                .map_err(|error| refused(&error))?;
+        }
+        Ok(Self {
+            channel: Mutex::new(endpoint.connect_lazy()),
+            endpoint,
+            headers: MetadataMap::from_headers(settings.headers.as_map().clone()),
+            compression: settings.compression,
+            timeout,
+        })
+    }
+
+    /// Sends one request.
+    pub(crate) async fn send(&self, body: Bytes) -> Outcome {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut client = tonic::client::Grpc::new(channel)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_RESPONSE_BYTES);
+        client = match self.compression {
+            Compression::None => client,
+            Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+        };
+        if let Err(error) = client.ready().await {
+            return Outcome::Retry { delay: None, error: with_causes(&error) };
+        }
+        let mut request = Request::new(body);
+        *request.metadata_mut() = self.headers.clone();
+        request.set_timeout(self.timeout);
+        match client.unary(request, PathAndQuery::from_static(EXPORT), ExportCodec).await {
+            Ok(response) => read_success(response.into_inner()),
+            Err(status) => judge(&status),
+        }
+    }
+
+    /// Leaves the connection to the requests that are on it, and makes a new one for the next.
+    pub(crate) fn reconnect(&self) {
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = self.endpoint.connect_lazy();
+    }
+}
+
+fn judge(status: &Status) -> Outcome {
+    let mut error = format!("{:?}: {}", status.code(), printable(status.message()));
+    // Only a status that this client made has a source: no answer, or none that was whole.
+    if let Some(source) = std::error::Error::source(status) {
+        error.push_str(" (");
+        error.push_str(&with_causes(source));
+        error.push(')');
+        return Outcome::Retry { delay: None, error };
+    }
+    if is_response_too_large(status) {
+        return Outcome::Refused { refusal: Refusal::ResponseTooLarge, error };
+    }
+    let retry_info = status.get_details_retry_info();
+    match judge_grpc(status.code(), retry_info.is_some()) {
+        // A status that says so although it is an error: tonic makes none.
+        Verdict::Accepted => Outcome::Accepted { rejected_spans: 0, message: error },
+        Verdict::Retry => Outcome::Retry {
+            delay: retry_info.and_then(|info| info.retry_delay).filter(|delay| !delay.is_zero()),
+            error,
+        },
+        Verdict::Refused(refusal) => Outcome::Refused { refusal, error },
+    }
+}
+
+/// tonic says that an answer was too large with a code that a peer may use as well; only the words differ. (By the table
+/// it would be retried for ever.)
+fn is_response_too_large(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
+        && status.message().starts_with("Error, decoded message length too large")
+}
+
+/// Sends bytes as they are and returns the answer's bytes.
+#[derive(Debug, Clone, Copy)]
+struct ExportCodec;
+
+impl Codec for ExportCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for ExportCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for ExportCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let length = src.remaining();
+        Ok(Some(src.copy_to_bytes(length)))
+    }
+}

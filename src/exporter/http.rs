@@ -1,0 +1,162 @@
+//! OTLP over HTTP, as protobuf.
+
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use prost::Message;
+use reqwest::{Client, Response, Url, redirect};
+
+use crate::exporter::BuildError;
+use crate::exporter::answer::{printable, read_success, with_causes};
+use crate::exporter::refusal::Refusal;
+use crate::exporter::retry::{Outcome, Verdict, judge_http, parse_retry_after};
+use crate::exporter::settings::{Compression, MAX_RESPONSE_BYTES, OtlpSettings, user_agent};
+use crate::time::UnixNanos;
+
+const PROTOBUF: &str = "application/x-protobuf";
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that nobody uses are closed before usual proxies close them.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// Redirections that are followed in a row.
+const MAX_REDIRECTS: usize = 3;
+/// Bytes that are read of an answer that says an error.
+const MAX_ERROR_BODY_BYTES: usize = 16 << 10;
+
+/// A client of one URL.
+#[derive(Debug)]
+pub(crate) struct HttpSink {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    compression: Compression,
+}
+
+impl HttpSink {
+    /// A client that connects when it first sends.
+    pub(crate) fn new(settings: &OtlpSettings) -> Result<Self, BuildError> {
+        let url = Url::parse(&settings.endpoint).map_err(|error| BuildError::Endpoint {
+            endpoint: settings.endpoint.clone(),
+            origin: settings.endpoint_origin.clone(),
+            reason: error.to_string(),
+        })?;
+        let client = Client::builder()
+            .user_agent(user_agent())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .redirect(redirect::Policy::custom(follow_on_the_same_host))
+            .build()
+            .map_err(|error| BuildError::Client { reason: with_causes(&error) })?;
+        let mut headers = settings.headers.as_map().clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+        headers.insert(ACCEPT, HeaderValue::from_static(PROTOBUF));
+        match settings.compression {
+            Compression::None => {}
+            Compression::Gzip => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"))),
+        }
+        Ok(Self { client, url, headers, compression: settings.compression })
+    }
+
+    /// Sends one request. `wall` tells the time when a `Retry-After` date must be turned into a delay.
+    pub(crate) async fn send(&self, body: Bytes, wall: impl Fn() -> UnixNanos + Send) -> Outcome {
+        let body = match self.compression {
+            Compression::None => body,
+            Compression::Gzip => gzip(&body),
+        };
+        let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        match request.send().await {
+            Ok(response) => read_answer(response, wall).await,
+            Err(error) => Outcome::Retry { delay: None, error: with_causes(&error.without_url()) },
+        }
+    }
+}
+
+/// The specification leaves redirections open. These two keep method and body; another host would be a surprise, and
+/// would be sent the headers' secrets.
+fn follow_on_the_same_host(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let keeps_body = matches!(attempt.status().as_u16(), 307 | 308);
+    let same_origin = attempt.previous().last().is_some_and(|from| from.origin() == attempt.url().origin());
+    if keeps_body && same_origin && attempt.previous().len() <= MAX_REDIRECTS {
+        attempt.follow()
+    } else {
+        attempt.stop()
+    }
+}
+
+async fn read_answer(response: Response, wall: impl Fn() -> UnixNanos + Send) -> Outcome {
+    let status = response.status();
+    let verdict = judge_http(status.as_u16());
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| parse_retry_after(value, wall()))
+        .filter(|delay| !delay.is_zero());
+    match verdict {
+        Verdict::Accepted => match read_body(response, MAX_RESPONSE_BYTES).await {
+            Ok(Body::Whole(body)) => read_success(body),
+            Ok(Body::Cut(_)) => Outcome::Refused {
+                refusal: Refusal::ResponseTooLarge,
+                error: format!("{status}, but the answer exceeds {MAX_RESPONSE_BYTES} bytes"),
+            },
+            // The status was success: sending again would double the spans.
+            Err(error) => Outcome::Accepted {
+                rejected_spans: 0,
+                message: format!("the answer broke off: {}", with_causes(&error)),
+            },
+        },
+        Verdict::Retry => Outcome::Retry { delay: retry_after, error: read_error(response).await },
+        Verdict::Refused(refusal) => Outcome::Refused { refusal, error: read_error(response).await },
+    }
+}
+
+/// The status, and what the body says about it: a `google.rpc.Status` by the specification, else text.
+async fn read_error(response: Response) -> String {
+    let status = response.status();
+    let is_protobuf = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(PROTOBUF.as_bytes()));
+    let message = match read_body(response, MAX_ERROR_BODY_BYTES).await {
+        Ok(Body::Whole(body)) if is_protobuf => {
+            tonic_types::pb::Status::decode(body).map(|status| status.message).unwrap_or_default()
+        }
+        Ok(Body::Whole(body) | Body::Cut(body)) => String::from_utf8_lossy(&body).into_owned(),
+        // The status says enough.
+        Err(_) => String::new(),
+    };
+    if message.is_empty() { status.to_string() } else { format!("{status}: {}", printable(&message)) }
+}
+
+/// As much of a body as may be read.
+enum Body {
+    Whole(Bytes),
+    Cut(Bytes),
+}
+
+async fn read_body(mut response: Response, max_bytes: usize) -> Result<Body, reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = max_bytes - body.len();
+        if chunk.len() > room {
+            body.extend_from_slice(&chunk[..room]);
+            return Ok(Body::Cut(body.freeze()));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Body::Whole(body.freeze()))
+}
+
+fn gzip(body: &[u8]) -> Bytes {
+    // Spans repeat themselves: a fifth of the size is usual.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+    encoder
+        .write_all(body)
+        .and_then(|()| encoder.finish())
+        .map(Bytes::from)
+        .expect("writing to a vector does not fail")
+}
