@@ -27,6 +27,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the peer may take to say that it is.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The deadline that the peer is told lies this long after our own, which decides: tonic enforces it on this side too.
+const DEADLINE_SLACK: Duration = Duration::from_secs(1);
+
 /// A client of one peer.
 #[derive(Debug)]
 pub(crate) struct GrpcSink {
@@ -82,7 +85,7 @@ impl GrpcSink {
         }
         let mut request = Request::new(body);
         *request.metadata_mut() = self.headers.clone();
-        request.set_timeout(self.timeout);
+        request.set_timeout(self.timeout.saturating_add(DEADLINE_SLACK));
         match client.unary(request, PathAndQuery::from_static(EXPORT), ExportCodec).await {
             Ok(response) => read_success(response.into_inner()),
             Err(status) => judge(&status),
