@@ -13,6 +13,7 @@
 pub mod env;
 pub mod file;
 pub mod flags;
+pub mod otel;
 mod patterns;
 pub mod provenance;
 mod resolve;
