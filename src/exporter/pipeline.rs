@@ -1,7 +1,7 @@
 //! Everything that is decided between a finished span and its request: admission, batching, order, retry, the ledger.
 //!
 //! This part does no input or output. It is told of spans, of answers and of the time; it says which request to send
-//! next. [`Exporter`](crate::exporter::Exporter) holds it under a lock and does the waiting.
+//! next. [`exporter`](crate::exporter) holds it under a lock and does the waiting.
 //!
 //! Law: `made = exported + queued + sum(refused)` after every call.
 

@@ -28,10 +28,11 @@ use crate::time::{Monotonic, UnixNanos};
 pub const DEFAULT_INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Default of [`RetrySettings::max_backoff`].
 pub const DEFAULT_MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// Default of [`RetrySettings::max_elapsed`]: an outage of a working day's meeting, and no longer than a backend would
-/// take the times of.
+/// Default of [`RetrySettings::max_elapsed`]: an hour's outage is waited out where there is room; backends refuse spans
+/// that are much older.
 pub const DEFAULT_MAX_ELAPSED: Duration = Duration::from_secs(3600);
-/// Default of [`RetrySettings::gives_way_after`].
+/// Default of [`RetrySettings::gives_way_after`]: ten minutes of an outage are kept whole as far as there is room; past
+/// that, what happens now matters more.
 pub const DEFAULT_GIVES_WAY_AFTER: Duration = Duration::from_secs(600);
 /// The longest delay that a peer may ask for: a garbled header must not stop the export for a year.
 pub const MAX_SERVER_DELAY: Duration = Duration::from_secs(600);

@@ -166,7 +166,7 @@ async fn a_request_without_an_answer_holds_no_other_up_and_is_sent_again() {
     let peer = GrpcPeer::start().await;
     let mut settings = settings(Protocol::Grpc, &peer.endpoint);
     settings.max_in_flight = 2;
-    settings.request_timeout = Duration::from_millis(300);
+    settings.request_timeout = Duration::from_secs(1);
     let exporter = Running::start(settings);
     peer.answers([Answer::Never]);
     exporter.export(&["stuck"]);
@@ -174,12 +174,10 @@ async fn a_request_without_an_answer_holds_no_other_up_and_is_sent_again() {
     for name in ["a", "b", "c"] {
         exporter.export(&[name]);
     }
-    let snapshot = exporter.until(|snapshot| snapshot.exported == 3).await;
-    assert_eq!(snapshot.queued_spans, 1);
     let snapshot = exporter.finish().await;
     assert_eq!((snapshot.exported, snapshot.requests_failed), (4, 1));
-    assert_eq!(snapshot.last_error.as_deref(), Some("no answer within 300ms"));
-    assert!(peer.received().contains(&"stuck".to_owned()));
+    assert_eq!(snapshot.last_error.as_deref(), Some("no answer within 1s"));
+    assert_eq!(peer.received().last().map(String::as_str), Some("stuck"));
     assert_eq!(names(&peer.requests()[0]), ["stuck"]);
 }
 
