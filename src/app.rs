@@ -1,6 +1,40 @@
 //! The composition root: builds the parts, owns their tasks, drains on shutdown.
+//!
+//! Whoever runs the bridge (`serve`, `demo`, tests) starts an [`App`] and shuts it down. The order of a shutdown is that
+//! of the data: no new streams, what is on the wire is read, the engines close what is open, the exporter flushes.
 
+mod clock;
+mod run;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::ledger::{BridgeLedger, sum};
+use crate::admin::readiness::State;
+use crate::admin::sources::{AdminState, ExportFigures, ReceiverFigures};
+use crate::admin::{self, Readiness};
 use crate::config::Config;
+use crate::control::policies::Policies;
+use crate::exporter::{self, ExportSnapshot, ExporterHandle};
+use crate::receiver::registry::Registry;
+use crate::receiver::stats::ReceiverStats;
+use crate::receiver::{self, Drain, Receiver};
+use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Shards, Tap};
+use crate::time::Now;
+
+pub use run::run;
+
+/// Shards, at most: each is a task that decodes and pairs at some hundred thousand events a second.
+const MAX_SHARDS: usize = 16;
+
+/// How long the shards have to close what is open.
+const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the bridge ended otherwise than it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -14,15 +48,219 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// The configuration passed its checks and still makes no sense.
+    #[error("failed to {0}")]
+    Usage(String),
     /// A part broke that should not have.
     #[error("{0}")]
     Internal(String),
 }
 
-/// Runs the bridge until it is asked to end, and drains it.
-///
-/// # Errors
-/// When a port cannot be had, or a part broke.
-pub fn run(_config: Config) -> Result<(), RunError> {
-    Err(RunError::Internal("the parts are not put together yet".to_owned()))
+/// A bridge that serves.
+#[derive(Debug)]
+pub struct App {
+    /// Where workers connect.
+    pub grpc_addr: SocketAddr,
+    /// Where the admin port is.
+    pub admin_addr: SocketAddr,
+    shards: Shards,
+    exporter: ExporterHandle,
+    drain: Drain,
+    readiness: Readiness,
+    stop_admin: CancellationToken,
+    shutdown_timeout: Duration,
+    /// The parts' tasks; none ends before it is told to.
+    tasks: JoinSet<&'static str>,
+}
+
+impl App {
+    /// Starts every part. `tap` sees every finished span as well, as far as it keeps up.
+    ///
+    /// # Errors
+    /// When a port cannot be had, or the endpoint makes no sense.
+    pub async fn start(config: Config, tap: Option<Tap>) -> Result<Self, RunError> {
+        let clock: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(clock::start());
+        let exporter_clock = Arc::clone(&clock);
+        let settings = config.otel.exporter_settings(config.same_host, clock::seed());
+        let (exporter, export) = exporter::build(settings, move || exporter_clock())
+            .map_err(|error| RunError::Usage(error.to_string()))?;
+        let (policies, _) =
+            Policies::new(&config.control).map_err(|error| RunError::Usage(error.to_string()))?;
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(named("exporter", export));
+        let registry = Arc::new(Registry::new(config.receiver.max_workers));
+        let parallelism = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SHARDS);
+        let capacity = Capacity::new(parallelism, config.max_open_spans, config.max_open_bytes);
+        let settings = Arc::new(config.engine.clone());
+        let mut senders = Vec::with_capacity(parallelism);
+        for number in 0..parallelism {
+            let (sender, messages) = mpsc::channel(SHARD_CHANNEL_CAPACITY);
+            senders.push(sender);
+            let task = ShardTask {
+                number: u16::try_from(number).expect("shards are few"),
+                messages,
+                exporter: exporter.clone(),
+                registry: Arc::clone(&registry),
+                capacity: capacity.clone(),
+                tap: tap.clone(),
+                clock: Arc::clone(&clock),
+            };
+            tasks.spawn(named("shard", task.run(Arc::clone(&settings))));
+        }
+        let shards = Shards::new(senders);
+
+        let stats = Arc::new(ReceiverStats::default());
+        let receiver_settings = receiver::Settings {
+            listen: config.listen,
+            max_message_bytes: u32::try_from(config.receiver.max_message_bytes).unwrap_or(u32::MAX),
+            host_name: clock::host_name(),
+        };
+        let parts = receiver::Parts {
+            shards: shards.clone(),
+            registry: Arc::clone(&registry),
+            policies: Arc::new(policies),
+            stats: Arc::clone(&stats),
+        };
+        let Receiver { local_addr: grpc_addr, serve, drain } =
+            receiver::build(receiver_settings, parts).await.map_err(not_listening)?;
+        let readiness = Readiness::new();
+        let state = AdminState {
+            shards: shards.clone(),
+            readiness: readiness.clone(),
+            capacity,
+            export: {
+                let exporter = exporter.clone();
+                Arc::new(move || export_figures(exporter.snapshot()))
+            },
+            receiver: {
+                let max_workers = config.receiver.max_workers as u64;
+                Arc::new(move || receiver_figures(&stats, &registry, max_workers))
+            },
+        };
+        let listener = TcpListener::bind(config.admin.listen).await.map_err(|source| {
+            RunError::Unavailable { action: format!("listen on {} (admin)", config.admin.listen), source }
+        })?;
+        let admin_addr = listener
+            .local_addr()
+            .map_err(|source| RunError::Unavailable { action: "name the admin port".to_owned(), source })?;
+        let stop_admin = CancellationToken::new();
+        let router = admin::router(&config.admin, state);
+        tasks.spawn(named("admin", admin::server::serve(listener, router, stop_admin.clone())));
+        tasks.spawn(async move {
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "the worker port broke");
+            }
+            "receiver"
+        });
+        readiness.set(State::Serving);
+        Ok(Self {
+            grpc_addr,
+            admin_addr,
+            shards,
+            exporter,
+            drain,
+            readiness,
+            stop_admin,
+            shutdown_timeout: config.shutdown_timeout,
+            tasks,
+        })
+    }
+
+    /// Waits until a part ends that should not. Names it.
+    pub async fn broken(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => format!("the {name} ended"),
+            Some(Err(error)) => format!("a part panicked: {error}"),
+            None => "nothing runs".to_owned(),
+        }
+    }
+
+    /// The sums, now.
+    pub async fn ledger(&self) -> BridgeLedger {
+        let export = export_figures(self.exporter.snapshot());
+        BridgeLedger { events: self.ask(ShardMessage::Ledger).await, export }
+    }
+
+    /// Every shard's answer, added up.
+    async fn ask(
+        &self,
+        question: fn(oneshot::Sender<crate::engine::EventLedger>) -> ShardMessage,
+    ) -> crate::engine::EventLedger {
+        let mut answers = Vec::new();
+        for shard in self.shards.all() {
+            let (sender, answer) = oneshot::channel();
+            if shard.send(question(sender)).await.is_ok() {
+                answers.extend(answer.await);
+            }
+        }
+        sum(&answers)
+    }
+
+    /// Drains: takes no new streams, reads what is on the wire, closes what is open, flushes within the shutdown
+    /// timeout. Returns the final sums.
+    pub async fn shutdown(mut self) -> BridgeLedger {
+        self.readiness.set(State::Draining);
+        let begun = tokio::time::sleep(self.shutdown_timeout);
+        tokio::pin!(begun);
+        let given_up = self.drain.run().await;
+        if given_up > 0 {
+            tracing::warn!(streams = given_up, "some streams could not be read to their end");
+        }
+        let closed = tokio::time::timeout(CLOSING_DEADLINE, self.ask(ShardMessage::Shutdown)).await;
+        let events = closed.unwrap_or_else(|_| {
+            tracing::error!("the engines did not close in time");
+            crate::engine::EventLedger::default()
+        });
+        let left = begun.deadline().saturating_duration_since(clock::tokio_now());
+        let snapshot = self.exporter.shutdown(left).await;
+        self.stop_admin.cancel();
+        let ending = async { while self.tasks.join_next().await.is_some() {} };
+        // What is left are connections that do not close; they end with the program.
+        let _ = tokio::time::timeout(admin::server::CLOSING_LIMIT, ending).await;
+        BridgeLedger { events, export: export_figures(snapshot) }
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()> + Send) -> &'static str {
+    task.await;
+    name
+}
+
+fn not_listening(error: receiver::BuildError) -> RunError {
+    match error {
+        receiver::BuildError::Listen { address, error } => {
+            RunError::Unavailable { action: format!("listen on {address} (workers)"), source: error }
+        }
+        error @ receiver::BuildError::Reflection(_) => RunError::Internal(error.to_string()),
+    }
+}
+
+fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
+    ExportFigures {
+        exported: snapshot.exported,
+        sampled_out: 0,
+        spooled: 0,
+        refused: snapshot.refused,
+        queued_bytes: snapshot.queued_bytes,
+        queue_capacity_bytes: snapshot.queue_capacity_bytes,
+        requests_sent: snapshot.requests_sent,
+        requests_failed: snapshot.requests_failed,
+        requests_in_flight: snapshot.requests_in_flight,
+        retries: snapshot.retries,
+        peer_is_down: snapshot.peer_is_down,
+    }
+}
+
+fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64) -> ReceiverFigures {
+    let counts = stats.snapshot();
+    ReceiverFigures {
+        streams_open: counts.streams_open,
+        streams_opened: counts.streams_total,
+        streams_refused: [("workers", counts.refused_workers), ("other", counts.refused_streams)]
+            .into_iter()
+            .collect(),
+        workers: registry.known_workers() as u64,
+        max_workers,
+    }
 }

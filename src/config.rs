@@ -29,7 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::settings::{AdminSettings, Token};
-use crate::control::settings::ControlSettings;
+use crate::config::otel::OtelSettings;
+use crate::control::policies::{Policies, PolicySettings};
 use crate::diagnostics::LogFormat;
 use crate::engine;
 use env::{EnvSource, non_empty};
@@ -66,7 +67,7 @@ pub struct Config {
     /// What the engine is told.
     pub engine: engine::Settings,
     /// What the policies follow from.
-    pub control: ControlSettings,
+    pub control: PolicySettings,
     /// What the receiver is told.
     pub receiver: ReceiverSettings,
     /// Open spans of all workers.
@@ -75,7 +76,9 @@ pub struct Config {
     pub max_open_bytes: usize,
     /// The workers run where the bridge runs, whatever their addresses say: they share its host's attributes.
     pub same_host: bool,
-    /// Every value that counts, with its source, in the order of the file.
+    /// What the `OTEL_*` variables say.
+    pub otel: OtelSettings,
+    /// Every value that counts, with its source, in the order of the file; then those of the `OTEL_*` variables.
     pub effective: Vec<Effective>,
     /// What is accepted and does not do what one may think.
     pub warnings: Vec<String>,
@@ -135,11 +138,35 @@ impl Config {
         let mut resolver =
             Resolver { flags, env, path, root, problems, effective: Vec::new(), warnings: Vec::new() };
         let config = resolve(&mut resolver, terminal);
-        let Resolver { mut problems, mut effective, warnings, .. } = resolver;
+        let Resolver { mut problems, mut effective, mut warnings, path: file, .. } = resolver;
         problems.sort_by_key(|problem| problem.source.line());
         effective.sort_by_key(|effective| schema::position(&effective.key));
+        let otel = OtelSettings::from_env(env).unwrap_or_else(|error| {
+            let message = format!("{:?}: {}", error.value, error.reason);
+            problems.push(Problem { source: Source::Variable(error.variable), key: None, message });
+            config.otel.clone()
+        });
+        warnings.extend(otel.warnings.iter().map(ToString::to_string));
+        effective.extend(otel.effective().into_iter().map(|effective| Effective {
+            key: effective.variable.to_owned(),
+            value: effective.value.into(),
+            source: match effective.origin {
+                env::Origin::Default => Source::Default,
+                env::Origin::Variable(name) => Source::Variable(name),
+            },
+        }));
+        match Policies::new(&config.control) {
+            Ok((_, notices)) => warnings.extend(notices),
+            // The sections were checked with their lines; what is left has none.
+            Err(error) if problems.is_empty() => problems.push(Problem {
+                source: Source::File { path: Arc::clone(&file), line: 0 },
+                key: None,
+                message: error.to_string(),
+            }),
+            Err(_) => {}
+        }
         if problems.is_empty() {
-            Ok(Self { effective, warnings, ..config })
+            Ok(Self { otel, effective, warnings, ..config })
         } else {
             Err(ConfigError { problems })
         }
@@ -230,6 +257,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         max_open_spans: limits.max_open_spans,
         max_open_bytes: limits.max_open_bytes,
         same_host,
+        otel: OtelSettings::default(),
         effective: Vec::new(),
         warnings: Vec::new(),
     }

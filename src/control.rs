@@ -5,4 +5,3 @@ pub mod glob;
 pub mod pairs;
 pub mod policies;
 pub mod policy;
-pub mod settings;

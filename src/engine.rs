@@ -92,10 +92,8 @@ pub enum Input<'a, 'e> {
         /// The old incarnation.
         worker: WorkerKey,
     },
-    /// The bridge's limit on open spans or their bytes is reached: this worker, which holds most, gives up its oldest.
+    /// The bridge's limit on open spans or their bytes is reached: the worker that holds most gives up its oldest.
     Evict {
-        /// The worker.
-        worker: WorkerKey,
         /// How many.
         spans: usize,
     },
@@ -108,8 +106,13 @@ pub enum Input<'a, 'e> {
 pub enum Output {
     /// Export this span.
     Span(Span),
-    /// The worker's state is gone: its key may be forgotten.
-    WorkerForgotten(WorkerKey),
+    /// The worker did not come back: its key may be forgotten.
+    WorkerForgotten {
+        /// Which.
+        worker: WorkerKey,
+        /// Its streams since it was first heard of, or last forgotten.
+        streams: u64,
+    },
     /// Tell the operator, once.
     Warning(Warning),
 }
@@ -141,6 +144,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     /// By a number that ascends with arrival.
     workers: BTreeMap<u64, WorkerState>,
+    /// Of all workers.
+    occupancy: Occupancy,
     numbers: BTreeMap<WorkerKey, u64>,
     next_number: u64,
     streams: HashMap<StreamId, u64>,
@@ -173,6 +178,7 @@ impl Engine {
             next_source: u64::from(shard) << 48,
             outputs: VecDeque::new(),
             workers: BTreeMap::new(),
+            occupancy: Occupancy::default(),
             numbers: BTreeMap::new(),
             next_number: 0,
             streams: HashMap::new(),
@@ -205,13 +211,7 @@ impl Engine {
                 }
             }
             Input::Superseded { worker } => self.with_key(&worker, now, WorkerState::superseded),
-            Input::Evict { worker, spans } => self.with_key(&worker, now, |state, cx| {
-                for _ in 0..spans {
-                    if !state.shed_one(cx) {
-                        break;
-                    }
-                }
-            }),
+            Input::Evict { spans } => self.evict(spans, now),
             Input::Shutdown => {
                 let numbers: Vec<u64> = self.workers.keys().copied().collect();
                 for number in numbers {
@@ -271,10 +271,22 @@ impl Engine {
         (found, total)
     }
 
-    /// Open spans and their bytes, of this shard and of the worker that holds most.
+    /// Open spans of this shard, and the bytes of all that waits for something.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
-        report::occupancy(self.workers.values())
+        self.occupancy
+    }
+
+    /// Lets the worker that holds most give up its oldest spans.
+    fn evict(&mut self, spans: usize, now: Now) {
+        let Some((number, _)) = self.workers.iter().max_by_key(|(_, state)| state.bytes()) else { return };
+        self.with(*number, now, |state, cx| {
+            for _ in 0..spans {
+                if !state.shed_one(cx) {
+                    break;
+                }
+            }
+        });
     }
 
     fn number_of(&mut self, worker: WorkerKey, identity: &Arc<Identity>, policy: &Arc<Policy>) -> u64 {
@@ -305,6 +317,9 @@ impl Engine {
 
     fn forget(&mut self, number: u64) {
         if let Some(state) = self.workers.remove(&number) {
+            let occupancy = state.occupancy();
+            self.occupancy.open_spans -= occupancy.open_spans;
+            self.occupancy.open_bytes -= occupancy.open_bytes;
             self.departed.add(&state.ledger());
             self.numbers.remove(&state.key);
         }
@@ -333,6 +348,7 @@ impl Engine {
     /// Lets a worker do what is due, then `act`, then sets its alarm.
     fn with(&mut self, number: u64, now: Now, act: impl FnOnce(&mut WorkerState, &mut Shared<'_>)) {
         let Some(state) = self.workers.get_mut(&number) else { return };
+        let before = state.occupancy();
         let mut shared = Shared {
             settings: &self.settings,
             reader: &self.reader,
@@ -349,6 +365,9 @@ impl Engine {
             state.handle_timeout(&mut shared);
         }
         act(state, &mut shared);
+        let after = state.occupancy();
+        self.occupancy.open_spans = self.occupancy.open_spans + after.open_spans - before.open_spans;
+        self.occupancy.open_bytes = self.occupancy.open_bytes + after.open_bytes - before.open_bytes;
         if state.is_forgettable() {
             return self.forget(number);
         }

@@ -3,15 +3,21 @@
 //! Streams send what they read; the task decodes it, feeds the engine, and passes on what the engine makes. A full
 //! channel makes a stream stop reading, which is the back-pressure that a worker sees.
 
+mod capacity;
+mod task;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::policy::Policy;
-use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::worker::{Identity, WorkerKey};
+
+pub use capacity::Capacity;
+pub use task::{ShardTask, Tap};
 
 /// Messages that a shard's channel holds: enough that a stream need not wait for the task at every turn, few enough
 /// that a slow shard stops the reading within a megabyte or so.
@@ -52,21 +58,12 @@ pub enum ShardMessage {
         /// The old incarnation.
         worker: WorkerKey,
     },
-    /// Give up the oldest open spans of this worker: the bridge's own limit is reached.
-    Evict {
-        /// The worker.
-        worker: WorkerKey,
-        /// How many.
-        spans: usize,
-    },
     /// The admin API asks.
     Ledger(oneshot::Sender<EventLedger>),
     /// The admin API asks.
     Workers(oneshot::Sender<Vec<WorkerReport>>),
     /// The admin API asks.
     OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
-    /// The app asks.
-    Occupancy(oneshot::Sender<Occupancy>),
     /// Close everything that is open, judge everything that is held, then answer and end.
     Shutdown(oneshot::Sender<EventLedger>),
 }

@@ -10,19 +10,17 @@ use super::exposition::{Family, Format, Kind, Sample};
 use super::ledger::{self, BridgeLedger};
 use super::problem::Problem;
 use super::readiness;
-use super::shards::ask;
 use super::sources::{AdminState, ReceiverFigures};
 use crate::drops::DropReason;
-use crate::shard::ShardMessage;
 
 pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, Problem> {
     let ledger = ledger::read(&state).await?;
-    let occupancies = ask(&state.shards, ShardMessage::Occupancy).await?;
+    let held = state.capacity.held();
     let figures = Figures {
         ready: state.readiness.state() == readiness::State::Serving,
         ledger,
-        open_spans: occupancies.iter().map(|shard| shard.open_spans as u64).sum(),
-        open_bytes: occupancies.iter().map(|shard| shard.open_bytes as u64).sum(),
+        open_spans: held.open_spans as u64,
+        open_bytes: held.open_bytes as u64,
         receiver: (state.receiver)(),
     };
     let format = Format::negotiate(&headers);

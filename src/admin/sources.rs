@@ -5,9 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::readiness::Readiness;
-use crate::control::policy::Policy;
-use crate::shard::Shards;
-use crate::worker::WorkerKey;
+use crate::shard::{Capacity, Shards};
 
 /// Everything that the admin port shows.
 #[derive(Clone)]
@@ -16,12 +14,12 @@ pub struct AdminState {
     pub shards: Shards,
     /// Where the bridge is in its life.
     pub readiness: Readiness,
+    /// What the engines hold.
+    pub capacity: Capacity,
     /// The exporter's figures, now.
     pub export: Arc<dyn Fn() -> ExportFigures + Send + Sync>,
     /// The receiver's figures, now.
     pub receiver: Arc<dyn Fn() -> ReceiverFigures + Send + Sync>,
-    /// What is desired of a worker, and what it was sent.
-    pub policy: Arc<PolicyOf>,
 }
 
 impl fmt::Debug for AdminState {
@@ -32,9 +30,6 @@ impl fmt::Debug for AdminState {
             .finish_non_exhaustive()
     }
 }
-
-/// Looks up a worker's policy; nothing for a worker that is not known.
-pub type PolicyOf = dyn Fn(&WorkerKey) -> Option<PolicyView> + Send + Sync;
 
 /// What became of the spans that the exporter was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,15 +71,4 @@ pub struct ReceiverFigures {
     pub workers: u64,
     /// The bound of `workers`.
     pub max_workers: u64,
-}
-
-/// A worker's policy, desired and sent.
-#[derive(Debug, Clone)]
-pub struct PolicyView {
-    /// What is wanted of it.
-    pub desired: Arc<Policy>,
-    /// Counts the changes of `desired`.
-    pub desired_revision: u64,
-    /// What it was sent last; nothing if the connection takes no controls.
-    pub sent_revision: Option<u64>,
 }

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::admin::sources::{ExportFigures, PolicyView, ReceiverFigures};
+use crate::admin::sources::{ExportFigures, ReceiverFigures};
 use crate::control::policy::{Policy, Rate};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::span::{SpanId, TraceId};
-use crate::shard::{ShardMessage, Shards};
+use crate::shard::{Capacity, ShardMessage, Shards};
 use crate::time::UnixNanos;
 use crate::worker::{Capabilities, Dialect, Identity, WorkerKey};
 
@@ -61,16 +61,13 @@ async fn workers_are_shown_with_their_policies() {
         "policy": {
             "desired": {"enabled": true, "sampling_rate": 0.5, "event_patterns": [], "allowed_events": [],
                         "blocked_events": ["debug.*"]},
-            "desired_revision": 3, "sent_revision": 3, "observed": "no_evidence",
+            "desired_revision": 1, "sent_revision": 1, "observed": "no_evidence",
         },
     });
     assert_eq!(body["workers"][0], first);
     assert_eq!(body["workers"].as_array().unwrap().len(), 2);
     let second = &body["workers"][1];
-    assert_eq!(
-        (&second["worker_id"], &second["connected"], &second["policy"]),
-        (&json!("worker_2"), &json!(false), &Value::Null)
-    );
+    assert_eq!((&second["worker_id"], &second["connected"]), (&json!("worker_2"), &json!(false)));
 }
 
 #[tokio::test]
@@ -324,16 +321,11 @@ impl Bridge {
                 ..ExportFigures::default()
             }),
             receiver: Arc::new(ReceiverFigures::default),
-            policy: Arc::new(|key| {
-                let desired = Policy {
-                    sampling_rate: Rate::new(0.5).unwrap(),
-                    blocked_events: vec!["debug.*".to_owned()],
-                    ..Policy::default()
-                };
-                let view =
-                    PolicyView { desired: Arc::new(desired), desired_revision: 3, sent_revision: Some(3) };
-                (&*key.id == "worker_1").then_some(view)
-            }),
+            capacity: {
+                let capacity = Capacity::new(1, 100, 10_000);
+                capacity.update(0, Occupancy { open_spans: 3, open_bytes: 700 });
+                capacity
+            },
         };
         Self { router: router(settings, state), readiness, queries, shards: tasks }
     }
@@ -384,10 +376,6 @@ impl Shard {
             match message {
                 ShardMessage::Ledger(sender) => sender.send(self.ledger).unwrap(),
                 ShardMessage::Workers(sender) => sender.send(self.workers.clone()).unwrap(),
-                ShardMessage::Occupancy(sender) => {
-                    let occupancy = Occupancy { open_spans: 3, open_bytes: 700, fullest: None };
-                    sender.send(occupancy).unwrap();
-                }
                 ShardMessage::OpenSpans(query, sender) => {
                     asked.send(query).unwrap();
                     sender.send((self.open.clone(), self.open.len() as u64)).unwrap();
@@ -396,7 +384,6 @@ impl Shard {
                 | ShardMessage::Messages { .. }
                 | ShardMessage::Closed { .. }
                 | ShardMessage::Superseded { .. }
-                | ShardMessage::Evict { .. }
                 | ShardMessage::Shutdown(_)) => panic!("the admin port only reads: {other:?}"),
             }
         }
@@ -404,6 +391,11 @@ impl Shard {
 }
 
 fn worker(id: &str, streams: usize) -> WorkerReport {
+    let policy = Policy {
+        sampling_rate: Rate::new(0.5).unwrap(),
+        blocked_events: vec!["debug.*".to_owned()],
+        ..Policy::default()
+    };
     WorkerReport {
         key: WorkerKey { node: "node".into(), id: id.into(), pid: Some(4711) },
         identity: Arc::new(Identity {
@@ -418,6 +410,7 @@ fn worker(id: &str, streams: usize) -> WorkerReport {
         shown_worker_id: id.into(),
         shown_pool: Some("default".into()),
         shown_pid: Some(4711),
+        policy: Arc::new(policy),
         streams,
         ledger: Shard::of_events(9).ledger,
         open_spans: 1,

@@ -6,20 +6,22 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::shards::ask;
-use super::sources::{AdminState, PolicyView};
+use super::sources::AdminState;
 use crate::engine::report::WorkerReport;
 use crate::shard::ShardMessage;
+use crate::worker::Dialect;
+
+const POLICY_REVISION: u64 = 1;
 
 pub(super) async fn answer(State(state): State<AdminState>) -> Result<Response, Problem> {
     let mut workers: Vec<WorkerReport> =
         ask(&state.shards, ShardMessage::Workers).await?.into_iter().flatten().collect();
     workers.sort_by(|left, right| left.key.cmp(&right.key));
-    let shown: Vec<Value> =
-        workers.iter().map(|worker| show(worker, (state.policy)(&worker.key).as_ref())).collect();
+    let shown: Vec<Value> = workers.iter().map(show).collect();
     Ok(axum::Json(json!({"workers": shown})).into_response())
 }
 
-fn show(worker: &WorkerReport, policy: Option<&PolicyView>) -> Value {
+fn show(worker: &WorkerReport) -> Value {
     let capabilities = worker.identity.capabilities;
     let capabilities: Vec<&str> = [
         (capabilities.sampling_patterns, "sampling-patterns"),
@@ -45,12 +47,15 @@ fn show(worker: &WorkerReport, policy: Option<&PolicyView>) -> Value {
         "events_dropped": worker.ledger.dropped_total(),
         "open_spans": worker.open_spans,
         "clock_offset_ns": worker.clock_offset_ns,
-        "policy": policy.map(show_policy),
+        "policy": show_policy(worker),
     })
 }
 
-fn show_policy(view: &PolicyView) -> Value {
-    let desired = &view.desired;
+/// The policy follows from the configuration alone, so its revision stays the first; whoever speaks a dialect was sent it
+/// on connect.
+fn show_policy(worker: &WorkerReport) -> Value {
+    let desired = &worker.policy;
+    let sent = worker.identity.dialect != Dialect::Unknown;
     json!({
         "desired": {
             "enabled": desired.enabled,
@@ -59,8 +64,8 @@ fn show_policy(view: &PolicyView) -> Value {
             "allowed_events": desired.allowed_events,
             "blocked_events": desired.blocked_events,
         },
-        "desired_revision": view.desired_revision,
-        "sent_revision": view.sent_revision,
+        "desired_revision": POLICY_REVISION,
+        "sent_revision": sent.then_some(POLICY_REVISION),
         // Whether workers keep to it is not looked at yet.
         "observed": "no_evidence",
     })

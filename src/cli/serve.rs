@@ -32,6 +32,7 @@ pub(super) fn run(
             tracing::error!(error = %error, cause = error.source().map(tracing::field::display), "the bridge ended");
             match error {
                 RunError::Unavailable { .. } => Exit::Unavailable,
+                RunError::Usage(_) => Exit::Usage,
                 RunError::Internal(_) => Exit::Internal,
             }
         }

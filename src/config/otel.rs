@@ -4,6 +4,7 @@
 //! and counts as unset, as the specification demands; only an endpoint that leads nowhere, and a protocol that is not
 //! built, stop the start: falling back to `localhost` would hide them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -131,12 +132,19 @@ pub struct EffectiveValue {
 
 // === impl OtelSettings ===
 
+impl Default for OtelSettings {
+    /// What counts where no variable is set.
+    fn default() -> Self {
+        Self::from_env(&BTreeMap::new()).expect("defaults lead somewhere")
+    }
+}
+
 impl OtelSettings {
     /// Reads the variables.
     ///
     /// # Errors
     /// If spans are to go to an OTLP peer, and the endpoint leads nowhere or the protocol is not built.
-    pub fn from_env(env: &impl EnvSource) -> Result<Self, OtelError> {
+    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, OtelError> {
         let mut variables = Variables::new(env);
         let sdk_disabled = variables.boolean(&[SDK_DISABLED]);
         let service_name = variables.first_or(&[SERVICE_NAME], None, |text| Ok(Some(text.to_owned())));
@@ -222,7 +230,7 @@ fn effective<T>(variable: &'static str, setting: &Setting<T>, show: impl Fn(&T) 
 }
 
 impl OtlpVariables {
-    fn read<E: EnvSource>(variables: &mut Variables<'_, E>, sends: bool) -> Result<Self, OtelError> {
+    fn read<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>, sends: bool) -> Result<Self, OtelError> {
         let protocol = read_protocol(variables, sends)?;
         let endpoint = match read_endpoint(variables, protocol.value) {
             Ok(endpoint) => endpoint,
@@ -266,7 +274,7 @@ impl OtlpVariables {
 }
 
 impl BatchVariables {
-    fn read<E: EnvSource>(variables: &mut Variables<'_, E>) -> Self {
+    fn read<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Self {
         let at_least_one = |text: &str| parse_number(text, 1).map(u64::from);
         let max_queue_size = variables.first_or(&[MAX_QUEUE_SIZE], None, |text| at_least_one(text).map(Some));
         let mut max_export_batch_size =
@@ -303,7 +311,7 @@ impl fmt::Display for TracesExporter {
 // === One variable each ===
 
 /// The specification allows a list here. One exporter is built at a time: the first that is known counts.
-fn read_traces_exporter<E: EnvSource>(variables: &mut Variables<'_, E>) -> Setting<TracesExporter> {
+fn read_traces_exporter<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Setting<TracesExporter> {
     const CHOICES: [(&str, TracesExporter); 3] = [
         ("otlp", TracesExporter::Otlp),
         ("console", TracesExporter::Console),
@@ -330,7 +338,7 @@ fn read_traces_exporter<E: EnvSource>(variables: &mut Variables<'_, E>) -> Setti
     Setting { value: first, origin: Origin::Variable(TRACES_EXPORTER) }
 }
 
-fn read_protocol<E: EnvSource>(
+fn read_protocol<E: EnvSource + ?Sized>(
     variables: &mut Variables<'_, E>,
     sends: bool,
 ) -> Result<Setting<Protocol>, OtelError> {
@@ -356,7 +364,7 @@ fn read_protocol<E: EnvSource>(
 
 /// A comma separated list of `name=value`. Only values are percent-decoded; a value may hold `=` and blanks. What is no
 /// header, or would replace what the exporter itself must say, is left out.
-fn read_headers<E: EnvSource>(variables: &mut Variables<'_, E>) -> Setting<SecretHeaders> {
+fn read_headers<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Setting<SecretHeaders> {
     let mut headers = SecretHeaders::default();
     let set = HEADERS.iter().find_map(|name| Some((*name, variables.text(name)?)));
     let Some((variable, text)) = set else { return Setting::default(headers) };
@@ -404,7 +412,7 @@ const fn default_endpoint(protocol: Protocol) -> &'static str {
     }
 }
 
-fn read_endpoint<E: EnvSource>(
+fn read_endpoint<E: EnvSource + ?Sized>(
     variables: &mut Variables<'_, E>,
     protocol: Protocol,
 ) -> Result<Setting<String>, OtelError> {

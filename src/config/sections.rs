@@ -12,8 +12,8 @@ use super::provenance::Source;
 use super::resolve::Resolver;
 use super::schema;
 use super::value::Setting;
+use crate::control::policies::{PolicySettings, Rule};
 use crate::control::policy::Rate;
-use crate::control::settings::{ControlSettings, Rule};
 use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
 
 /// Longest time-out, grace period or epoch: a week. Longer is a slip of the unit, and state would pile up.
@@ -175,8 +175,8 @@ fn has(item: &Node, name: &str) -> bool {
 }
 
 /// `telemetry` and `control`.
-pub(super) fn control(resolver: &mut Resolver<'_>, prefix: &str) -> ControlSettings {
-    let defaults = ControlSettings::default();
+pub(super) fn control(resolver: &mut Resolver<'_>, prefix: &str) -> PolicySettings {
+    let defaults = PolicySettings::default();
     let enabled = resolver.filed("telemetry.enabled", defaults.enabled, any);
     let default_sampling_rate =
         resolver.filed("telemetry.default_sampling_rate", defaults.default_sampling_rate, any);
@@ -195,7 +195,7 @@ pub(super) fn control(resolver: &mut Resolver<'_>, prefix: &str) -> ControlSetti
         resolver.record(&path, show_rule(&rule), resolver.at(item.line));
         rules.push(rule);
     }
-    ControlSettings { enabled, default_sampling_rate, per_worker_sampling, rules }
+    PolicySettings { enabled, default_sampling_rate, per_worker_sampling, rules }
 }
 
 fn rule(resolver: &mut Resolver<'_>, path: &str, item: &Node, prefix: &str) -> Rule {

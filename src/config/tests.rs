@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::*;
+use crate::control::policies::{PolicySettings, Rule};
 use crate::control::policy::Rate;
-use crate::control::settings::Rule;
 use crate::engine::settings::{RedactAction, RedactRule};
 
 /// A file, variables and flags, on a log that is no terminal.
@@ -60,7 +60,7 @@ fn without_anything_the_defaults_count() {
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.engine.span_timeout, Duration::from_secs(600));
-    assert_eq!(config.control, ControlSettings::default());
+    assert_eq!(config.control, PolicySettings::default());
     assert!(config.effective.iter().all(|effective| effective.source == Source::Default));
     assert_eq!(config.warnings, [""; 0]);
     let on_a_terminal = Config::load(&Flags::default(), &BTreeMap::new(), true).unwrap();
@@ -107,7 +107,7 @@ fn empty_sections_mean_defaults() {
     let given = Given::file("bridge:\ntelemetry:\nlimits: {}\nmetrics:\n  rules:\nnaming: {prefix: }\n");
     let config = given.load().unwrap();
     assert_eq!(config.engine.prefix, "snakepit.python");
-    assert_eq!(config.control, ControlSettings::default());
+    assert_eq!(config.control, PolicySettings::default());
     assert_eq!(config.warnings, [""; 0]);
 }
 
@@ -145,7 +145,7 @@ limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_op
     assert_eq!(config.engine.one_at_a_time, ["gpu_*"]);
     assert_eq!(
         config.control,
-        ControlSettings {
+        PolicySettings {
             enabled: false,
             default_sampling_rate: Rate::new(0.5).unwrap(),
             per_worker_sampling: BTreeMap::from([("worker_1".to_owned(), Rate::new(0.1).unwrap())]),

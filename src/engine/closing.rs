@@ -57,7 +57,8 @@ impl WorkerState {
             self.close(cx, seq, Reason::WorkerLost);
         }
         self.presence = Presence::Lost;
-        cx.outputs.push_back(Output::WorkerForgotten(self.key.clone()));
+        let streams = std::mem::take(&mut self.streams_seen);
+        cx.outputs.push_back(Output::WorkerForgotten { worker: self.key.clone(), streams });
     }
 
     /// The bridge ends: everything is decided on what is known.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::control::policy::Policy;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
 use crate::engine::span::{SpanId, TraceId};
@@ -22,6 +23,8 @@ pub struct WorkerReport {
     pub shown_pool: Option<Arc<str>>,
     /// As shown.
     pub shown_pid: Option<u32>,
+    /// What is enforced on its events, and was sent to it on connect.
+    pub policy: Arc<Policy>,
     /// Open streams.
     pub streams: usize,
     /// Its own sums.
@@ -71,20 +74,19 @@ pub struct OpenSpanQuery {
 }
 
 /// How full a shard is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Occupancy {
     /// Open spans.
     pub open_spans: usize,
-    /// What they cost.
+    /// What these and all that waits for something cost.
     pub open_bytes: usize,
-    /// The worker with most open spans, and how many.
-    pub fullest: Option<(WorkerKey, usize)>,
 }
 
 pub(crate) fn worker(state: &WorkerState) -> WorkerReport {
     WorkerReport {
         key: state.key.clone(),
         identity: Arc::clone(&state.identity),
+        policy: Arc::clone(&state.policy),
         shown_worker_id: Arc::clone(&state.shown.worker_id),
         shown_pool: state.shown.pool.clone(),
         shown_pid: state.shown.pid,
@@ -138,16 +140,4 @@ pub(crate) fn open_spans(
             });
         }
     }
-}
-
-pub(crate) fn occupancy<'a>(workers: impl Iterator<Item = &'a WorkerState>) -> Occupancy {
-    let mut sum = Occupancy::default();
-    for state in workers {
-        sum.open_spans += state.open.len();
-        sum.open_bytes += state.bytes();
-        if sum.fullest.as_ref().is_none_or(|(_, most)| *most < state.open.len()) {
-            sum.fullest = Some((state.key.clone(), state.open.len()));
-        }
-    }
-    sum
 }

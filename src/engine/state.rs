@@ -21,6 +21,7 @@ use crate::engine::metadata::Reader;
 use crate::engine::naming::{Naming, Phase};
 use crate::engine::nesting::{HeldSpans, Relative};
 use crate::engine::open::OpenSpans;
+use crate::engine::report::Occupancy;
 use crate::engine::roots::RootCache;
 use crate::engine::settings::Settings;
 use crate::engine::standalone::PendingEvents;
@@ -51,6 +52,8 @@ pub(crate) struct WorkerState {
     pub(crate) identity: Arc<Identity>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) streams: SmallVec<[StreamId; 2]>,
+    /// Streams since it was first heard of, or last lost.
+    pub(crate) streams_seen: u64,
     pub(crate) presence: Presence,
     /// Another incarnation has connected: no grace for this one.
     pub(crate) is_superseded: bool,
@@ -112,6 +115,7 @@ impl WorkerState {
             identity,
             policy,
             streams: SmallVec::new(),
+            streams_seen: 0,
             presence: Presence::Connected,
             is_superseded: false,
             shown,
@@ -137,6 +141,7 @@ impl WorkerState {
         if !self.streams.contains(&stream) {
             self.streams.push(stream);
         }
+        self.streams_seen += 1;
         self.presence = Presence::Connected;
         self.is_superseded = false;
         self.identity = identity;
@@ -277,6 +282,10 @@ impl WorkerState {
 
     pub(crate) fn bytes(&self) -> usize {
         self.open.bytes() + self.waiting.bytes() + self.held.bytes() + self.pending_events.bytes()
+    }
+
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        Occupancy { open_spans: self.open.len(), open_bytes: self.bytes() }
     }
 
     /// Nothing is left that an event to come could refer to.

@@ -221,7 +221,7 @@ impl Bench {
                     assert!(span.end > span.start, "{span:?}");
                     self.spans.push(span);
                 }
-                other @ (Output::WorkerForgotten(_) | Output::Warning(_)) => self.others.push(other),
+                other @ (Output::WorkerForgotten { .. } | Output::Warning(_)) => self.others.push(other),
             }
         }
         let ledger = self.engine.ledger();

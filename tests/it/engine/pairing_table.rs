@@ -242,7 +242,7 @@ fn a_worker_that_does_not_come_back_loses_its_open_spans() {
         (0, 2 * SECOND + 500),
         "it ends when the worker was lost, on the worker's clock"
     );
-    assert_eq!(bench.others, [Output::WorkerForgotten(key())]);
+    assert_eq!(bench.others, [Output::WorkerForgotten { worker: key(), streams: 1 }]);
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn evicting_closes_as_many_as_were_asked_for() {
     for number in 0..5 {
         bench.send(&start("a", number * MS));
     }
-    bench.handle(Input::Evict { worker: key(), spans: 3 });
+    bench.handle(Input::Evict { spans: 3 });
     assert_eq!((bench.ledger().pending, bench.ledger().notes.incomplete_evicted), (2, 3));
 }
 

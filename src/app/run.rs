@@ -1,0 +1,71 @@
+//! `serve`: runs an [`App`] until a signal, prints where it listens, and says at the end where every event went.
+
+use std::io::Write as _;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{App, RunError};
+use crate::config::Config;
+
+/// Runs the bridge until it is asked to end, and drains it. A second signal ends it at once.
+///
+/// # Errors
+/// When a port cannot be had, or a part broke.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Internal(format!("failed to start the runtime: {error}")))?;
+    let ended = runtime.block_on(serve(config));
+    // Connections that do not close end here.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    let signals = |kind| {
+        signal(kind).map_err(|error| RunError::Internal(format!("failed to listen to signals: {error}")))
+    };
+    let mut terminate = signals(SignalKind::terminate())?;
+    let mut interrupt = signals(SignalKind::interrupt())?;
+    let mut hang_up = signals(SignalKind::hangup())?;
+    let mut app = App::start(config, None).await?;
+    announce(&app)?;
+    let broken = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hang_up.recv() => tracing::warn!("the configuration file is not read again: restart the bridge"),
+            broken = app.broken() => break Some(broken),
+        }
+    };
+    if let Some(broken) = &broken {
+        tracing::error!("{broken}, which it should not: the bridge shuts down");
+    } else {
+        tracing::info!("draining");
+    }
+    let second_signal = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::select! {
+        ledger = app.shutdown() => tracing::info!(ledger = %ledger.to_json(), "the bridge has shut down"),
+        () = second_signal => {
+            return Err(RunError::Internal("a second signal ended the drain".to_owned()));
+        }
+    }
+    broken.map_or(Ok(()), |broken| Err(RunError::Internal(broken)))
+}
+
+/// The one line that tools wait for, before anything else on standard output.
+pub(crate) fn announce(app: &App) -> Result<(), RunError> {
+    let mut out = std::io::stdout().lock();
+    let line = format!("READY grpc={} admin={}", app.grpc_addr, app.admin_addr);
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written
+        .map_err(|error| RunError::Internal(format!("failed to say where the bridge listens: {error}")))?;
+    tracing::info!(grpc = %app.grpc_addr, admin = %app.admin_addr, "serving");
+    Ok(())
+}

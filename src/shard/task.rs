@@ -1,0 +1,162 @@
+//! What a shard's task does: wait, take what has come, and pass on what the engine makes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::drops::DropReason;
+use crate::engine::{Engine, Input, Output, Settings, Span, StreamId, Warning};
+use crate::event::wire;
+use crate::exporter::ExporterHandle;
+use crate::receiver::registry::Registry;
+use crate::shard::{Capacity, OVERSIZED_MARKER, ShardMessage};
+use crate::time::{Monotonic, Now};
+
+/// Messages of the channel that are taken in one turn, before time-outs and outputs have theirs.
+const MESSAGES_PER_TURN: usize = 32;
+
+/// Spans that wait for whoever watches them; what it does not take is left out there, not in the export.
+pub type Tap = mpsc::Sender<Vec<Span>>;
+
+/// The owner of one engine.
+pub struct ShardTask {
+    /// The shard's number.
+    pub number: u16,
+    /// What it is told.
+    pub messages: mpsc::Receiver<ShardMessage>,
+    /// Where finished spans go.
+    pub exporter: ExporterHandle,
+    /// Where forgotten workers are reported.
+    pub registry: Arc<Registry>,
+    /// The bridge's own limit.
+    pub capacity: Capacity,
+    /// Sees every finished span as well.
+    pub tap: Option<Tap>,
+    /// Reads the clocks.
+    pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
+}
+
+impl std::fmt::Debug for ShardTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardTask").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl ShardTask {
+    /// Runs until it is told to shut down, or nobody can tell it anything any more.
+    pub async fn run(mut self, settings: Arc<Settings>) {
+        let mut engine = Engine::new(settings, self.number);
+        let mut batch = Vec::with_capacity(MESSAGES_PER_TURN);
+        loop {
+            let wait = engine.poll_timeout().map(|at| self.until(at));
+            let taken = tokio::select! {
+                biased;
+                taken = self.messages.recv_many(&mut batch, MESSAGES_PER_TURN) => taken,
+                () = sleep(wait) => 0,
+            };
+            if taken == 0 && self.messages.is_closed() && self.messages.is_empty() {
+                return;
+            }
+            for message in batch.drain(..) {
+                if self.take(&mut engine, message) {
+                    return;
+                }
+            }
+            let now = (self.clock)();
+            if engine.poll_timeout().is_some_and(|at| at <= now.mono) {
+                engine.handle_timeout(now);
+            }
+            let too_many = self.capacity.update(self.number.into(), engine.occupancy());
+            if too_many > 0 {
+                engine.handle(Input::Evict { spans: too_many }, now);
+            }
+            self.pass_on(&mut engine);
+        }
+    }
+
+    fn until(&self, at: Monotonic) -> Duration {
+        Duration::from_nanos(at.since((self.clock)().mono))
+    }
+
+    /// Takes one message; true if it was the last.
+    fn take(&self, engine: &mut Engine, message: ShardMessage) -> bool {
+        let now = (self.clock)();
+        match message {
+            ShardMessage::Opened { stream, worker, identity, policy } => {
+                engine.handle(Input::StreamOpened { stream, worker, identity, policy }, now);
+            }
+            ShardMessage::Messages { stream, messages } => {
+                for message in messages {
+                    take_event(engine, stream, &message, now);
+                }
+            }
+            ShardMessage::Closed { stream } => engine.handle(Input::StreamClosed { stream }, now),
+            ShardMessage::Superseded { worker } => engine.handle(Input::Superseded { worker }, now),
+            // Whoever asked may have gone in the meantime.
+            ShardMessage::Ledger(answer) => {
+                let _ = answer.send(engine.ledger());
+            }
+            ShardMessage::Workers(answer) => {
+                let _ = answer.send(engine.workers(now));
+            }
+            ShardMessage::OpenSpans(query, answer) => {
+                let _ = answer.send(engine.open_spans(&query, now));
+            }
+            ShardMessage::Shutdown(answer) => {
+                engine.handle(Input::Shutdown, now);
+                self.pass_on(engine);
+                let _ = answer.send(engine.ledger());
+                return true;
+            }
+        }
+        false
+    }
+
+    fn pass_on(&self, engine: &mut Engine) {
+        let mut spans = Vec::new();
+        while let Some(output) = engine.next_output() {
+            match output {
+                Output::Span(span) => spans.push(span),
+                Output::WorkerForgotten { worker, streams } => self.registry.forget(&worker, streams),
+                Output::Warning(Warning::ConstantCorrelationId { worker, correlation_id, spans }) => {
+                    tracing::warn!(
+                        worker.id = %worker,
+                        correlation_id = ?correlation_id,
+                        spans,
+                        "a correlation id stays in use, and all of its spans are one trace: does the worker send a constant?"
+                    );
+                }
+            }
+        }
+        if spans.is_empty() {
+            return;
+        }
+        if let Some(tap) = &self.tap {
+            // A watcher that does not keep up misses spans; the export does not.
+            let _ = tap.try_send(spans.clone());
+        }
+        self.exporter.export(spans);
+    }
+}
+
+fn take_event(engine: &mut Engine, stream: StreamId, message: &Bytes, now: Now) {
+    if message == OVERSIZED_MARKER {
+        return engine.handle(Input::Unreadable { stream, reason: DropReason::Oversized }, now);
+    }
+    match wire::decode(message) {
+        Ok(event) => engine.handle(Input::Event { stream, event: &event }, now),
+        Err(error) => {
+            tracing::debug!(stream = stream.0, %error, "a message is no TelemetryEvent");
+            engine.handle(Input::Unreadable { stream, reason: DropReason::Malformed }, now);
+        }
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
