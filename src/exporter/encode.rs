@@ -8,7 +8,7 @@
 //! Field numbers: `opentelemetry/proto/trace/v1/trace.proto` and `common/v1/common.proto`, version 1.
 
 use crate::engine::attributes::{AttributeValue, Attributes};
-use crate::engine::span::{Link, Span, SpanEvent, SpanKind, Status, TraceFlags};
+use crate::engine::span::{Link, Span, SpanEvent, SpanId, SpanKind, Status, TraceFlags, TraceId};
 use crate::time::UnixNanos;
 
 /// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: whether the parent is remote is known. Here it always is.
@@ -60,8 +60,7 @@ pub const fn varint_len(value: u64) -> usize {
 }
 
 fn write_span_fields(out: &mut Vec<u8>, span: &Span) {
-    write_bytes(out, key(1, LENGTH), &span.trace_id.0);
-    write_bytes(out, key(2, LENGTH), &span.span_id.0);
+    write_ids(out, &span.trace_id, &span.span_id);
     if let Some(trace_state) = &span.trace_state {
         write_text(out, key(3, LENGTH), trace_state);
     }
@@ -85,9 +84,19 @@ fn write_span_fields(out: &mut Vec<u8>, span: &Span) {
     }
     write_status(out, key(15, LENGTH), &span.status);
     let remote = if span.parent_is_remote { FLAG_IS_REMOTE } else { 0 };
+    let [a, b, c, d] = (FLAG_HAS_IS_REMOTE | remote | u32::from(span.trace_flags.0)).to_le_bytes();
     // Number 16, fixed 32 bits: the one key of two bytes.
-    out.extend_from_slice(&[0x85, 0x01]);
-    out.extend_from_slice(&(FLAG_HAS_IS_REMOTE | remote | u32::from(span.trace_flags.0)).to_le_bytes());
+    out.extend_from_slice(&[0x85, 0x01, a, b, c, d]);
+}
+
+/// Fields 1 and 2, of spans and links alike.
+fn write_ids(out: &mut Vec<u8>, trace_id: &TraceId, span_id: &SpanId) {
+    let mut fields = [0; 2 + 16 + 2 + 8];
+    fields[..2].copy_from_slice(&[key(1, LENGTH), 16]);
+    fields[2..18].copy_from_slice(&trace_id.0);
+    fields[18..20].copy_from_slice(&[key(2, LENGTH), 8]);
+    fields[20..].copy_from_slice(&span_id.0);
+    out.extend_from_slice(&fields);
 }
 
 fn write_event_fields(out: &mut Vec<u8>, event: &SpanEvent) {
@@ -100,8 +109,7 @@ fn write_event_fields(out: &mut Vec<u8>, event: &SpanEvent) {
 /// A link leads to a span of the same trace and of this bridge, so it shares the span's flags and is not remote.
 fn write_link_fields(out: &mut Vec<u8>, link: &Link, trace_flags: TraceFlags) {
     const FIXED32: u8 = 5;
-    write_bytes(out, key(1, LENGTH), &link.trace_id.0);
-    write_bytes(out, key(2, LENGTH), &link.span_id.0);
+    write_ids(out, &link.trace_id, &link.span_id);
     write_attributes(out, key(4, LENGTH), &link.attributes);
     write_count(out, key(5, VARINT), link.attributes.dropped());
     out.push(key(6, FIXED32));
@@ -136,24 +144,50 @@ fn write_attribute(out: &mut Vec<u8>, field: u8, name: &str, value: AttributeVal
         AttributeValue::Float(_) => 1 + size_of::<f64>(),
         AttributeValue::Bool(_) => 2,
     };
-    out.push(field);
-    write_varint(out, (name_len + delimited_len(value_len)) as u64);
-    write_text(out, key(1, LENGTH), name);
-    out.push(key(2, LENGTH));
-    write_varint(out, value_len as u64);
+    let length = name_len + delimited_len(value_len);
+    if name_len > 0 && length < 0x80 {
+        // Nearly every attribute: each length in it takes one byte, so the bytes between the texts go out together.
+        out.extend_from_slice(&[field, low_byte(length), key(1, LENGTH), low_byte(name.len())]);
+    } else {
+        out.push(field);
+        write_varint(out, length as u64);
+        if name_len > 0 {
+            out.push(key(1, LENGTH));
+            write_varint(out, name.len() as u64);
+        }
+    }
+    out.extend_from_slice(name.as_bytes());
     // A member of a oneof is written even where it is the default.
     match value {
-        AttributeValue::Text(text) => write_bytes(out, key(1, LENGTH), text.as_bytes()),
-        AttributeValue::Bool(boolean) => out.extend_from_slice(&[key(2, VARINT), u8::from(boolean)]),
+        AttributeValue::Text(text) => {
+            if length < 0x80 {
+                let head = [key(2, LENGTH), low_byte(value_len), key(1, LENGTH), low_byte(text.len())];
+                out.extend_from_slice(&head);
+                out.extend_from_slice(text.as_bytes());
+            } else {
+                out.push(key(2, LENGTH));
+                write_varint(out, value_len as u64);
+                write_bytes(out, key(1, LENGTH), text.as_bytes());
+            }
+        }
+        AttributeValue::Bool(boolean) => {
+            out.extend_from_slice(&[key(2, LENGTH), 2, key(2, VARINT), u8::from(boolean)]);
+        }
         AttributeValue::Int(int) => {
-            out.push(key(3, VARINT));
+            out.extend_from_slice(&[key(2, LENGTH), low_byte(value_len), key(3, VARINT)]);
             write_varint(out, int.cast_unsigned());
         }
         AttributeValue::Float(float) => {
-            out.push(key(4, FIXED64));
+            out.extend_from_slice(&[key(2, LENGTH), 9, key(4, FIXED64)]);
             out.extend_from_slice(&float.to_le_bytes());
         }
     }
+}
+
+/// A length that is known to be below 128, as its varint.
+const fn low_byte(length: usize) -> u8 {
+    debug_assert!(length < 0x80, "a longer length takes more bytes");
+    length.to_le_bytes()[0]
 }
 
 /// Key, length and payload.
@@ -178,8 +212,9 @@ fn write_count(out: &mut Vec<u8>, field: u8, count: u32) {
 fn write_time(out: &mut Vec<u8>, field: u8, time: UnixNanos) {
     let nanos = u64::try_from(time.0).unwrap_or(0);
     if nanos > 0 {
-        out.push(field);
-        out.extend_from_slice(&nanos.to_le_bytes());
+        let mut bytes = [field; 9];
+        bytes[1..].copy_from_slice(&nanos.to_le_bytes());
+        out.extend_from_slice(&bytes);
     }
 }
 
