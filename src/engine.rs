@@ -13,6 +13,7 @@ mod half;
 mod ids;
 mod intervals;
 pub mod ledger;
+mod matching;
 mod memory;
 mod metadata;
 mod naming;

@@ -229,6 +229,8 @@ class Scenario:
             attributes["status"] = "ok"
         elif span.outcome == "error":
             attributes["result"] = "error"
+            # Nothing said what went wrong: the conventions' fallback.
+            attributes["error.type"] = "_OTHER"
         message = f"step {span.metadata['step']} failed" if span.outcome == "exception" else None
         return {
             "name": f"snakepit.python.{operation}",
