@@ -1,0 +1,133 @@
+//! What an event costs in the engine, beyond its decoding: nanoseconds a span (two events), by kind of stream.
+//!
+//! `cargo bench --bench engine`
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "a program that measures time and prints it"
+)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use snakepit_otel_bridge::control::policy::Policy;
+use snakepit_otel_bridge::engine::{Engine, Input, Output, Settings, StreamId};
+use snakepit_otel_bridge::event::{Event, Value};
+use snakepit_otel_bridge::time::{Monotonic, Now, UnixNanos};
+use snakepit_otel_bridge::worker::{Identity, WorkerKey};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EPOCH: i64 = 1_790_000_000_000_000_000;
+const SPANS: i64 = 400_000;
+const STREAM: StreamId = StreamId(1);
+
+struct Run {
+    engine: Engine,
+    spans: u64,
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut engine = Engine::new(Arc::new(Settings::default()), 0);
+        let opened = Input::StreamOpened {
+            stream: STREAM,
+            worker: WorkerKey { node: "host".into(), id: "worker_1".into(), pid: Some(1) },
+            identity: Arc::new(Identity::default()),
+            policy: Arc::new(Policy::default()),
+        };
+        engine.handle(opened, now(0));
+        Self { engine, spans: 0 }
+    }
+
+    fn send(&mut self, event: &Event<'_>, at: i64) {
+        let now = now(at);
+        if self.engine.poll_timeout().is_some_and(|due| due <= now.mono) {
+            self.engine.handle_timeout(now);
+        }
+        self.engine.handle(Input::Event { stream: STREAM, event }, now);
+        while let Some(output) = self.engine.next_output() {
+            self.spans += u64::from(matches!(output, Output::Span(_)));
+        }
+    }
+
+    /// Start and stop of a span, `inner` in between.
+    fn span(&mut self, name: &str, correlation: &str, at: i64, length: i64, inner: impl FnOnce(&mut Self)) {
+        let start = Event {
+            parts: [name, "execution", "start"].into_iter().collect(),
+            measurements: [("system_time", Value::Int(EPOCH + at))].into_iter().collect(),
+            metadata: METADATA.into_iter().collect(),
+            timestamp_ns: EPOCH + at + 500,
+            correlation_id: correlation,
+            span: None,
+        };
+        self.send(&start, at);
+        inner(self);
+        let stop = Event {
+            parts: [name, "execution", "stop"].into_iter().collect(),
+            measurements: [("duration", Value::Int(length))].into_iter().collect(),
+            metadata: METADATA.into_iter().chain([("result", "success")]).collect(),
+            timestamp_ns: EPOCH + at + length + 700,
+            correlation_id: correlation,
+            span: None,
+        };
+        self.send(&stop, at + length);
+    }
+}
+
+const METADATA: [(&str, &str); 4] =
+    [("tool", "search_documents"), ("session_id", "sess_91f2"), ("model", "small"), ("stage", "retrieve")];
+
+fn now(at: i64) -> Now {
+    Now { mono: Monotonic(u64::try_from(at).unwrap()), wall: UnixNanos(EPOCH + at) }
+}
+
+fn measure(name: &str, mut feed: impl FnMut(&mut Run, i64)) {
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let mut run = Run::new();
+        let begun = Instant::now();
+        for number in 0..SPANS / 4 {
+            feed(&mut run, number * 40_000);
+        }
+        let spent = begun.elapsed();
+        run.engine.handle(Input::Shutdown, now(SPANS * 10_000 + 1));
+        while let Some(output) = run.engine.next_output() {
+            run.spans += u64::from(matches!(output, Output::Span(_)));
+        }
+        let ledger = run.engine.ledger();
+        assert!(ledger.adds_up() && ledger.paired == 2 * SPANS.unsigned_abs(), "{ledger:?}");
+        best = best.min(spent.as_nanos() as f64 / SPANS as f64);
+    }
+    println!("{name:<44} {best:7.0} ns a span");
+}
+
+fn main() {
+    measure("one after the other, without correlation", |run, at| {
+        for step in 0..4 {
+            run.span("tool", "", at + step * 10_000, 8_000, |_| {});
+        }
+    });
+    measure("nested four deep, one correlation id each", |run, at| {
+        let correlation = format!("sp-{at:024x}");
+        run.span("request", &correlation, at, 36_000, |run| {
+            run.span("tool", &correlation, at + 2_000, 30_000, |run| {
+                run.span("model", &correlation, at + 4_000, 10_000, |_| {});
+                run.span("cache", &correlation, at + 20_000, 5_000, |_| {});
+            });
+        });
+    });
+    measure("nested four deep, correlation ids verbatim", |run, at| {
+        let correlation = format!("{at:032x}").replace('0', "a");
+        run.span("request", &correlation, at, 36_000, |run| {
+            run.span("tool", &correlation, at + 2_000, 30_000, |run| {
+                run.span("model", &correlation, at + 4_000, 10_000, |_| {});
+                run.span("cache", &correlation, at + 20_000, 5_000, |_| {});
+            });
+        });
+    });
+}
