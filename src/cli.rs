@@ -3,6 +3,7 @@
 //! Standard output is for answers, standard error for the log and for what went wrong.
 
 mod check;
+pub mod demo;
 mod probe;
 mod serve;
 
