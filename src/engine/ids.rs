@@ -221,3 +221,96 @@ impl Derivation {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START_NS: i64 = 1_790_000_000_000_000_000;
+    const OPERATION: &str = "snakepit.python.tool.execution";
+
+    fn worker(pid: Option<u32>) -> Vec<u8> {
+        worker_prefix(&WorkerKey { node: Arc::from("node-1"), id: Arc::from("worker_1"), pid })
+    }
+
+    fn trace(id: Option<TraceId>) -> String {
+        id.map_or_else(|| "none".to_owned(), |id| id.to_string())
+    }
+
+    #[test]
+    fn hashed_trace_ids_are_those_of_the_documentation() {
+        assert_eq!(hashed_trace_id("abc-123", None).to_string(), "5942d94f524882e0f29bf0a1e5a6dcc9");
+        assert_eq!(hashed_trace_id("Anfrage-ü", None).to_string(), "63bd38a4879062de404070c475444dce");
+        assert_eq!(hashed_trace_id("abc-123", Some(497_222)).to_string(), "c98627eb3c22b576e047a3848050a81b");
+    }
+
+    #[test]
+    fn a_correlation_id_that_is_a_trace_id_stands_as_it_is() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace(verbatim_trace_id(id)), id);
+        assert_eq!(trace(verbatim_trace_id(&id.to_uppercase())), id);
+        assert_eq!(trace(verbatim_trace_id("4bf92f35-77b3-4da6-a3ce-929d0e0e4736")), id);
+        for other in [
+            "",
+            "abc-123",
+            "4bf92f3577b34da6a3ce929d0e0e473",
+            "4bf92f3577b34da6a3ce929d0e0e473x",
+            &"0".repeat(32),
+        ] {
+            assert_eq!(trace(verbatim_trace_id(other)), "none", "{other:?}");
+        }
+        assert_eq!(trace(verbatim_trace_id("4bf92f357-7b3-4da6-a3ce-929d0e0e4736")), "none");
+        assert_eq!(trace(verbatim_trace_id("4bf92f35-77b3-4da6-a3ce-929d0e0eü36")), "none");
+    }
+
+    #[test]
+    fn derived_ids_are_those_of_the_documentation() {
+        let root = hashed_trace_id("abc-123", None);
+        let derivation = Derivation::new(&worker(Some(4711)), Some(root), OPERATION, START_NS);
+        assert_eq!(
+            hex::encode(&derivation.bytes),
+            "6e6f64652d3100776f726b65725f3100000012675942d94f524882e0f29bf0a1e5a6dcc9\
+             736e616b657069742e707974686f6e2e746f6f6c2e657865637574696f6e0018d75b8423f30000"
+        );
+        assert_eq!(derivation.span_id(0, "").to_string(), "3c0e5cb219edd0f8");
+        assert_eq!(derivation.span_id(1, "").to_string(), "b611e889bcc84a50");
+        assert_eq!(derivation.span_id(1, "late_end").to_string(), "169aa51dd6e58ff3");
+
+        let alone = Derivation::new(&worker(None), None, OPERATION, START_NS);
+        assert_eq!(alone.trace_id(0).to_string(), "399d9f89ef3652656a656960c204f1e7");
+        assert_eq!(alone.span_id(0, "").to_string(), "b74800e2d4425814");
+    }
+
+    #[test]
+    fn traceparents_are_read_as_w3c_says() {
+        let (trace_id, parent_id) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let parent = TraceParent::parse(&format!("00-{trace_id}-{parent_id}-00"), "vendor=1").unwrap();
+        assert_eq!(parent.trace_id.to_string(), trace_id);
+        assert_eq!(parent.parent_id.to_string(), parent_id);
+        assert_eq!((parent.flags, parent.state.as_deref()), (TraceFlags(0), Some("vendor=1")));
+
+        let is_read = |text: &str| TraceParent::parse(text, "").is_some();
+        assert!(is_read(&format!("cc-{trace_id}-{parent_id}-01-what-comes-later")));
+        assert!(!is_read(&format!("00-{trace_id}-{parent_id}-01-")), "version 00 has nothing more");
+        assert!(!is_read(&format!("ff-{trace_id}-{parent_id}-01")), "there is no version ff");
+        assert!(!is_read(&format!("00-{}-{parent_id}-01", trace_id.to_uppercase())), "lower case only");
+        assert!(!is_read(&format!("00-{}-{parent_id}-01", "0".repeat(32))));
+        assert!(!is_read(&format!("00-{trace_id}-{}-01", "0".repeat(16))));
+        assert!(!is_read("00-4bf9") && !is_read("ü0") && !is_read(""));
+    }
+
+    #[test]
+    fn identity_is_valid_or_none() {
+        let (trace_id, span_id) = ([7; 16], [8; 8]);
+        let sent =
+            event::SpanIdentity { trace_id: &trace_id, span_id: &span_id, ..event::SpanIdentity::default() };
+        let identity = ExplicitIdentity::parse(&sent).unwrap();
+        assert_eq!((identity.context.trace_id.0, identity.context.span_id.0), (trace_id, span_id));
+        assert_eq!((identity.parent, identity.context.flags), (None, TraceFlags::SAMPLED));
+
+        let parse = |sent: &event::SpanIdentity<'_>| ExplicitIdentity::parse(sent);
+        assert_eq!(parse(&event::SpanIdentity { trace_id: &[7; 15], ..sent }), None);
+        assert_eq!(parse(&event::SpanIdentity { span_id: &[0; 8], ..sent }), None);
+        assert_eq!(parse(&event::SpanIdentity { parent_span_id: &[1; 7], ..sent }), None);
+    }
+}
