@@ -28,6 +28,8 @@ use crate::receiver::{self, Drain, Receiver};
 use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Shards, Tap};
 use crate::time::Now;
 
+pub(crate) use clock::start as start_clock;
+pub(crate) use run::announce;
 pub use run::run;
 
 /// Shards, at most: each is a task that decodes and pairs at some hundred thousand events a second.

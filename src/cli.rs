@@ -3,7 +3,7 @@
 //! Standard output is for answers, standard error for the log and for what went wrong.
 
 mod check;
-pub mod demo;
+mod demo;
 mod probe;
 mod serve;
 
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::app::RunError;
 use crate::config::ConfigError;
 use crate::config::env::EnvSource;
 use crate::config::flags::Flags;
@@ -112,6 +113,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
+impl From<&RunError> for Exit {
+    fn from(error: &RunError) -> Self {
+        match error {
+            RunError::Unavailable { .. } => Self::Unavailable,
+            RunError::Usage(_) => Self::Usage,
+            RunError::Internal(_) => Self::Internal,
+        }
+    }
+}
+
 /// Where the program speaks.
 #[expect(missing_debug_implementations, reason = "it holds two writers and a flag")]
 pub struct Console<'a> {
@@ -168,10 +179,7 @@ pub fn run(
         None => serve::run(&cli.flags, env, own_variables, &mut console),
         Some(Command::Serve(args)) => serve::run(&args.flags, env, own_variables, &mut console),
         Some(Command::Check(args)) => check::run(&args, env, own_variables, &mut console),
-        Some(Command::Demo(_)) => {
-            console.complain("error: the demo is not put together yet");
-            Exit::Internal
-        }
+        Some(Command::Demo(args)) => demo::command::run(&args, env, own_variables, &mut console),
     }
 }
 

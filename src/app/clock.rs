@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::time::{Monotonic, Now, UnixNanos};
 
 /// A clock that reads both of the machine's clocks together. Its monotonic time begins now.
-pub(super) fn start() -> impl Fn() -> Now + Send + Sync {
+pub(crate) fn start() -> impl Fn() -> Now + Send + Sync {
     let begun = Instant::now();
     move || Now {
         mono: Monotonic(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)),

@@ -4,6 +4,7 @@
 //! port, and finished spans come through a channel beside its export. What workers do is in [`script`], how traces are
 //! drawn in [`tree`].
 
+pub(super) mod command;
 mod director;
 mod raw;
 mod report;
@@ -17,7 +18,6 @@ mod tree;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,9 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::demo::director::{Scene, Schedule};
 use crate::cli::demo::report::{Ledger, OpenSpans};
 use crate::cli::demo::setup::{RECONNECT_GRACE, REORDER_WINDOW};
-pub use crate::cli::demo::setup::{prepare, style};
-pub use crate::cli::demo::style::Style;
-use crate::cli::demo::style::{Tone, escaped};
+use crate::cli::demo::style::{Style, Tone, escaped};
 use crate::cli::demo::traces::{Gathered, Traces};
 use crate::control::policy::Policy;
 use crate::engine::Span;
@@ -42,7 +40,7 @@ use crate::engine::attributes::AttributeValue;
 use crate::time::{Monotonic, Now};
 
 /// The delay of a batch in the demo, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
-pub const SCHEDULE_DELAY: Duration = Duration::from_millis(200);
+const SCHEDULE_DELAY: Duration = Duration::from_millis(200);
 
 /// A trace is whole when no span of it came for so long: its last spans are judged a window after their end.
 const QUIET: Duration = Duration::from_millis(400);
@@ -58,47 +56,36 @@ const MAX_CAPTIONS: usize = 1000;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Both of the bridge's clocks, read at once.
-pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
+type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
 /// The bridge that the demo is about.
 #[derive(Debug, Clone, Copy)]
-pub struct Bridge {
+struct Bridge {
     /// Where workers connect.
-    pub grpc: SocketAddr,
+    grpc: SocketAddr,
     /// Where the ledger is asked for.
-    pub admin: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// How the demo is run.
-pub struct DemoOptions {
+struct DemoOptions {
     /// How long, about; `None` is until `stop`.
-    pub length: Option<Duration>,
+    length: Option<Duration>,
     /// Where spans are exported to as well, for saying so.
-    pub exports_to: Option<String>,
+    exports_to: Option<String>,
     /// How lines look.
-    pub style: Style,
+    style: Style,
     /// The bridge's clocks, for timestamps and for the end.
-    pub clock: Clock,
+    clock: Clock,
     /// Ends the demo early, and orderly.
-    pub stop: CancellationToken,
-}
-
-impl fmt::Debug for DemoOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { length, exports_to, style, .. } = self;
-        f.debug_struct("DemoOptions")
-            .field("length", length)
-            .field("exports_to", exports_to)
-            .field("style", style)
-            .finish_non_exhaustive()
-    }
+    stop: CancellationToken,
 }
 
 /// Plays, and tells on `out` what the bridge makes of it. A reader of `out` that goes away ends the demo without fuss.
 ///
 /// # Errors
 /// When a worker cannot speak to the bridge, when `out` cannot be written to, or when the ledger does not add up.
-pub async fn run(
+async fn perform(
     bridge: Bridge,
     spans: mpsc::Receiver<Vec<Span>>,
     options: DemoOptions,
@@ -180,7 +167,7 @@ async fn show(
 fn introduction(bridge: Bridge, exports_to: Option<&str>, length: Option<Duration>, style: Style) -> String {
     let ends = length.map_or_else(
         || "It runs until Ctrl-C.".to_owned(),
-        |length| format!("It takes about {} seconds.", length.as_secs()),
+        |length| format!("It ends after about {} s.", length.as_secs()),
     );
     let exports = exports_to.map_or_else(String::new, |endpoint| {
         format!("Finished spans go to {} as well.\n", escaped(endpoint, 255))

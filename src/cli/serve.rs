@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use super::{Console, Exit};
-use crate::app::{self, RunError};
+use crate::app;
 use crate::config::env::EnvSource;
 use crate::config::flags::Flags;
 use crate::config::{Config, misspelt_variables};
@@ -30,11 +30,7 @@ pub(super) fn run(
         Ok(()) => Exit::Ok,
         Err(error) => {
             tracing::error!(error = %error, cause = error.source().map(tracing::field::display), "the bridge ended");
-            match error {
-                RunError::Unavailable { .. } => Exit::Unavailable,
-                RunError::Usage(_) => Exit::Usage,
-                RunError::Internal(_) => Exit::Internal,
-            }
+            Exit::from(&error)
         }
     }
 }

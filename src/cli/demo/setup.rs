@@ -15,13 +15,15 @@ use crate::config::schema::{self, Key};
 pub(super) const REORDER_WINDOW: Duration = Duration::from_millis(300);
 /// How long a worker that died is waited for in the demo.
 pub(super) const RECONNECT_GRACE: Duration = Duration::from_secs(1);
+/// How long draining may take in the demo: a Collector that is away should not keep the prompt away.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Any free port.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Puts in what suits a demo wherever nobody said otherwise: free ports, short waits.
 ///
 /// The demo asks its own admin port, so that one is reached from loopback, without a token.
-pub fn prepare(config: &mut Config) {
+pub(super) fn prepare(config: &mut Config) {
     let is_default = |config: &Config, key: &Key| {
         let decided = config.effective.iter().find(|effective| effective.key == key.path);
         decided.is_none_or(|effective| effective.source == Source::Default)
@@ -35,6 +37,9 @@ pub fn prepare(config: &mut Config) {
     if is_default(config, &schema::RECONNECT_GRACE) {
         config.engine.reconnect_grace = RECONNECT_GRACE;
     }
+    if is_default(config, &schema::SHUTDOWN_TIMEOUT) {
+        config.shutdown_timeout = SHUTDOWN_TIMEOUT;
+    }
     let keeps_admin = !is_default(config, &schema::ADMIN_LISTEN)
         && config.admin.token.is_none()
         && config.admin.listen.ip().is_loopback();
@@ -44,7 +49,7 @@ pub fn prepare(config: &mut Config) {
 }
 
 /// How lines look on standard output: as wide as the terminal, with colours unless `NO_COLOR` or `TERM` say otherwise.
-pub fn style(env: &(impl EnvSource + ?Sized)) -> Style {
+pub(super) fn style(env: &(impl EnvSource + ?Sized)) -> Style {
     if !stdout().is_terminal() {
         return Style::PLAIN;
     }
@@ -77,6 +82,7 @@ mod tests {
         assert_eq!((config.listen, config.admin.listen), (ANY_PORT, ANY_PORT));
         assert_eq!(config.engine.reorder_window, REORDER_WINDOW);
         assert_eq!(config.engine.reconnect_grace, RECONNECT_GRACE);
+        assert_eq!(config.shutdown_timeout, SHUTDOWN_TIMEOUT);
     }
 
     #[test]
@@ -86,10 +92,12 @@ mod tests {
             ("SNAKEPIT_BRIDGE_ADMIN_LISTEN", "127.0.0.1:9464"),
             ("SNAKEPIT_BRIDGE_REORDER_WINDOW", "500ms"),
             ("SNAKEPIT_BRIDGE_RECONNECT_GRACE", "5s"),
+            ("SNAKEPIT_BRIDGE_SHUTDOWN_TIMEOUT", "10s"),
         ]);
         assert_eq!((config.listen.port(), config.admin.listen.port()), (50_061, 9464));
         assert_eq!(config.engine.reorder_window, Duration::from_millis(500));
         assert_eq!(config.engine.reconnect_grace, Duration::from_secs(5));
+        assert_eq!(config.shutdown_timeout, Duration::from_secs(10));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::diagnostics::is_treacherous;
+
 /// Columns that the layout reckons with where there is no terminal to ask.
 pub(super) const DEFAULT_WIDTH: usize = 110;
 /// Below it there is no room for a name, a bar and a duration side by side.
@@ -12,7 +14,7 @@ const MAX_WIDTH: usize = 160;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
+pub(super) struct Style {
     /// Colours are wanted.
     colours: bool,
     /// Columns.
@@ -53,11 +55,10 @@ impl Tone {
 
 impl Style {
     /// No colours, nothing cut.
-    pub const PLAIN: Self = Self { colours: false, width: DEFAULT_WIDTH, cuts: false };
+    pub(super) const PLAIN: Self = Self { colours: false, width: DEFAULT_WIDTH, cuts: false };
 
     /// The style of a terminal of so many columns, if it says how many it has.
-    #[must_use]
-    pub fn terminal(columns: Option<usize>, colours: bool) -> Self {
+    pub(super) fn terminal(columns: Option<usize>, colours: bool) -> Self {
         let width = columns.map_or(DEFAULT_WIDTH, |columns| columns.clamp(MIN_WIDTH, MAX_WIDTH));
         Self { colours, width, cuts: columns.is_some() }
     }
@@ -88,7 +89,7 @@ pub(super) fn escaped(text: &str, max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(max));
     let mut characters = text.chars();
     for character in characters.by_ref().take(max) {
-        if moves(character) {
+        if is_treacherous(character) {
             // Writing to a string cannot fail.
             let _ = write!(shown, "{}", character.escape_debug());
         } else {
@@ -99,11 +100,6 @@ pub(super) fn escaped(text: &str, max: usize) -> String {
         shown.push('…');
     }
     shown
-}
-
-fn moves(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Four digits or so, with the unit that suits.

@@ -1,0 +1,174 @@
+//! The `demo` command: starts a bridge, plays on it, shuts it down.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::io::stdout;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{self, App, RunError};
+use crate::cli::demo::setup::{prepare, style};
+use crate::cli::demo::{Bridge, Clock, DemoOptions, SCHEDULE_DELAY, Style, perform};
+use crate::cli::{Console, DemoArgs, Exit};
+use crate::config::env::{EnvSource, non_empty};
+use crate::config::otel::TracesExporter;
+use crate::config::{Config, misspelt_variables};
+use crate::diagnostics;
+
+/// Batches of finished spans that may wait to be shown.
+const TAP_CAPACITY: usize = 256;
+
+/// The environment, with what suits a demo where it says nothing.
+struct DemoEnv<'a, E> {
+    env: &'a E,
+}
+
+impl<E: EnvSource> EnvSource for DemoEnv<'_, E> {
+    fn value(&self, name: &str) -> Option<OsString> {
+        let is_said = |name: &str| non_empty(self.env, name).is_some();
+        let endpoints = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+        match name {
+            // Most who try a demo have no Collector.
+            "OTEL_TRACES_EXPORTER" if !is_said(name) && !endpoints.iter().any(|name| is_said(name)) => {
+                Some(OsString::from("none"))
+            }
+            "OTEL_BSP_SCHEDULE_DELAY" if !is_said(name) => {
+                Some(OsString::from(SCHEDULE_DELAY.as_millis().to_string()))
+            }
+            // On a terminal the log would lie between the traces.
+            "OTEL_LOG_LEVEL" if !is_said(name) => Some(OsString::from("warn")),
+            _ => self.env.value(name),
+        }
+    }
+}
+
+/// Runs the demo to its end.
+pub(in crate::cli) fn run(
+    args: &DemoArgs,
+    env: &impl EnvSource,
+    own_variables: &[String],
+    console: &mut Console<'_>,
+) -> Exit {
+    let env = DemoEnv { env };
+    let mut config = match Config::load(&args.flags, &env, console.terminal) {
+        Ok(config) => config,
+        Err(error) => return console.refuse(&error),
+    };
+    prepare(&mut config);
+    if let Err(error) = diagnostics::start(config.log_format, &env) {
+        console.complain(format_args!("error: failed to start the log: {error}"));
+        return Exit::Internal;
+    }
+    for warning in config.warnings.iter().chain(&misspelt_variables(own_variables)) {
+        tracing::warn!("{warning}");
+    }
+    let length = (!args.forever).then(|| Duration::from_secs(args.seconds));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            console.complain(format_args!("error: failed to start the runtime: {error}"));
+            return Exit::Internal;
+        }
+    };
+    let ended = runtime.block_on(demonstrate(config, length, style(&env)));
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            console.complain(format_args!("error: {error}{cause}"));
+            Exit::from(&error)
+        }
+    }
+}
+
+async fn demonstrate(config: Config, length: Option<Duration>, style: Style) -> Result<(), RunError> {
+    let broken = |error: std::io::Error| RunError::Internal(format!("failed to listen to signals: {error}"));
+    let terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    let exports_to = exports_to(&config);
+    let (tap, spans) = mpsc::channel(TAP_CAPACITY);
+    let mut app = App::start(config, Some(tap)).await?;
+    app::announce(&app)?;
+
+    let bridge = Bridge { grpc: app.grpc_addr, admin: app.admin_addr };
+    let clock: Clock = Arc::new(app::start_clock());
+    let stop = CancellationToken::new();
+    let options = DemoOptions { length, exports_to, style, clock, stop: stop.clone() };
+    let mut out = stdout();
+    let played = tokio::select! {
+        played = perform(bridge, spans, options, &mut out) => {
+            played.map_err(|error| RunError::Internal(format!("{error:#}")))
+        }
+        broken = app.broken() => Err(RunError::Internal(format!("{broken}, which it should not"))),
+        () = stopped(terminate, interrupt, stop) => {
+            Err(RunError::Internal("a second signal ended the demo".to_owned()))
+        }
+    };
+    let ledger = app.shutdown().await;
+    tracing::info!(ledger = %ledger.to_json(), "the bridge has shut down");
+    played
+}
+
+/// Ends the play at the first signal, and returns at the second.
+async fn stopped(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+    for _ in 0..2 {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+        stop.cancel();
+    }
+}
+
+/// Where spans are exported to, in words.
+fn exports_to(config: &Config) -> Option<String> {
+    let otel = &config.otel;
+    match otel.traces_exporter.value {
+        TracesExporter::None => None,
+        TracesExporter::Otlp | TracesExporter::Console if otel.sdk_disabled.value => None,
+        TracesExporter::Otlp => Some(otel.otlp.endpoint.value.clone()),
+        TracesExporter::Console => Some("standard output".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::flags::Flags;
+
+    fn config(variables: &[(&str, &str)]) -> Config {
+        let env: BTreeMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Flags::default(), &DemoEnv { env: &env }, false).unwrap()
+    }
+
+    #[test]
+    fn a_demo_exports_only_where_it_is_told_to() {
+        assert_eq!(exports_to(&config(&[])), None);
+        let generic = config(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")]);
+        assert_eq!(exports_to(&generic).as_deref(), Some("http://collector:4318/v1/traces"));
+        let asked = config(&[("OTEL_TRACES_EXPORTER", "otlp")]);
+        assert_eq!(exports_to(&asked).as_deref(), Some("http://localhost:4318/v1/traces"));
+        let console = config(&[("OTEL_TRACES_EXPORTER", "console")]);
+        assert_eq!(exports_to(&console).as_deref(), Some("standard output"));
+        let off = [("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
+        assert_eq!(exports_to(&config(&off)), None);
+    }
+
+    #[test]
+    fn a_demos_batches_leave_early_unless_somebody_says_otherwise() {
+        assert_eq!(config(&[]).otel.batches.schedule_delay.value, SCHEDULE_DELAY);
+        let slow = config(&[("OTEL_BSP_SCHEDULE_DELAY", "5000")]);
+        assert_eq!(slow.otel.batches.schedule_delay.value, Duration::from_secs(5));
+    }
+}
