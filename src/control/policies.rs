@@ -114,29 +114,27 @@ struct CompiledRule {
 }
 
 impl Policies {
-    /// Checks and compiles what is configured; the strings tell the operator what was widened.
+    /// Checks and compiles what is configured.
     ///
     /// # Errors
     /// When a rule has a rate with patterns, or a pattern that would tear pairs apart.
-    pub fn new(settings: &PolicySettings) -> Result<(Self, Vec<String>), PolicyError> {
+    pub fn new(settings: &PolicySettings) -> Result<Self, PolicyError> {
         let default = Policy {
             enabled: settings.enabled,
             sampling_rate: settings.default_sampling_rate,
             ..Policy::default()
         };
-        let mut notices = Vec::new();
         let rules = settings
             .rules
             .iter()
             .enumerate()
-            .map(|(index, rule)| compile(rule, &default, &format!("control.rules[{index}]"), &mut notices))
+            .map(|(index, rule)| compile(rule, &default, &format!("control.rules[{index}]")))
             .collect::<Result<_, _>>()?;
-        let policies = Self {
+        Ok(Self {
             default: Arc::new(default),
             rules,
             per_worker_sampling: settings.per_worker_sampling.clone(),
-        };
-        Ok((policies, notices))
+        })
     }
 
     /// The desired policy of this worker.
@@ -167,12 +165,7 @@ impl CompiledRule {
     }
 }
 
-fn compile(
-    rule: &Rule,
-    default: &Policy,
-    key: &str,
-    notices: &mut Vec<String>,
-) -> Result<CompiledRule, PolicyError> {
+fn compile(rule: &Rule, default: &Policy, key: &str) -> Result<CompiledRule, PolicyError> {
     if !rule.event_patterns.is_empty() {
         return Err(PolicyError::RateWithPatterns { key: format!("{key}.event_patterns") });
     }
@@ -184,33 +177,23 @@ fn compile(
         policy: Arc::new(Policy {
             enabled: rule.enabled.unwrap_or(default.enabled),
             sampling_rate: rule.sampling_rate.unwrap_or(default.sampling_rate),
-            allowed_events: whole_patterns(&rule.allowed_events, &format!("{key}.allowed_events"), notices)?,
-            blocked_events: whole_patterns(&rule.blocked_events, &format!("{key}.blocked_events"), notices)?,
+            allowed_events: whole_patterns(&rule.allowed_events, &format!("{key}.allowed_events"))?,
+            blocked_events: whole_patterns(&rule.blocked_events, &format!("{key}.blocked_events"))?,
             ..Policy::default()
         }),
     })
 }
 
-fn whole_patterns(
-    patterns: &[String],
-    key: &str,
-    notices: &mut Vec<String>,
-) -> Result<Vec<String>, PolicyError> {
+fn whole_patterns(patterns: &[String], key: &str) -> Result<Vec<String>, PolicyError> {
     if patterns.len() > MAX_PATTERNS {
         return Err(PolicyError::TooMany { key: key.to_owned() });
     }
     let mut whole = Vec::with_capacity(patterns.len());
     for (index, pattern) in patterns.iter().enumerate() {
-        let key = format!("{key}[{index}]");
-        match pairs::whole(pattern).map_err(|error| PolicyError::Pattern { key: key.clone(), error })? {
+        let refused = |error| PolicyError::Pattern { key: format!("{key}[{index}]"), error };
+        match pairs::whole(pattern).map_err(refused)? {
             WholePattern::Unchanged(pattern) => whole.push(pattern),
-            WholePattern::Widened(names) => {
-                notices.push(format!(
-                    "{key}: {pattern:?} is one half of a span, so it is widened to {}",
-                    names.join(", ")
-                ));
-                whole.extend(names);
-            }
+            WholePattern::Widened(names) => whole.extend(names),
         }
     }
     Ok(whole)
@@ -296,19 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn half_a_span_is_widened_and_the_answer_says_so() {
+    fn half_a_span_is_widened() {
         let rule = Rule { blocked_events: vec!["a.*".into(), "tool.stop".into()], ..Rule::default() };
 
         let settings = PolicySettings { rules: vec![rule], ..PolicySettings::default() };
-        let (policies, notices) = Policies::new(&settings).unwrap();
-
-        let blocked = &policies.resolve(worker("w")).blocked_events;
+        let blocked = &policies(&settings).resolve(worker("w")).blocked_events;
         assert_eq!(*blocked, ["a.*", "tool.start", "tool.stop", "tool.exception"]);
-        assert_eq!(
-            notices,
-            ["control.rules[0].blocked_events[1]: \"tool.stop\" is one half of a span, so it is widened to \
-              tool.start, tool.stop, tool.exception"]
-        );
     }
 
     #[test]
@@ -329,7 +305,7 @@ mod tests {
     }
 
     fn policies(settings: &PolicySettings) -> Policies {
-        Policies::new(settings).unwrap().0
+        Policies::new(settings).unwrap()
     }
 
     fn worker(id: &str) -> Subject<'_> {

@@ -82,7 +82,7 @@ impl Rig {
         let parts = Parts {
             shards: to_shards,
             registry: Arc::new(Registry::new(options.max_workers)),
-            policies: Arc::new(Policies::new(&options.policies).unwrap().0),
+            policies: Arc::new(Policies::new(&options.policies).unwrap()),
             stats: Arc::default(),
         };
         let settings = Settings {
