@@ -139,17 +139,16 @@ impl Config {
             Resolver { flags, env, path, root, problems, effective: Vec::new(), warnings: Vec::new() };
         let config = resolve(&mut resolver, terminal);
         let Resolver { mut problems, mut effective, mut warnings, path: file, .. } = resolver;
-        problems.sort_by_key(|problem| problem.source.line());
         effective.sort_by_key(|effective| schema::position(&effective.key));
         let otel = OtelSettings::from_env(env).unwrap_or_else(|error| {
-            let message = format!("{:?}: {}", error.value, error.reason);
+            let message = format!("`{}`: {}", error.value.escape_debug(), error.reason);
             problems.push(Problem { source: Source::Variable(error.variable), key: None, message });
             config.otel.clone()
         });
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
         effective.extend(otel.effective().into_iter().map(|effective| Effective {
             key: effective.variable.to_owned(),
-            value: effective.value.into(),
+            value: effective.value.map_or(serde_json::Value::Null, Into::into),
             source: match effective.origin {
                 env::Origin::Default => Source::Default,
                 env::Origin::Variable(name) => Source::Variable(name),
@@ -165,6 +164,7 @@ impl Config {
             }),
             Err(_) => {}
         }
+        problems.sort_by_key(|problem| problem.source.line());
         if problems.is_empty() {
             Ok(Self { otel, effective, warnings, ..config })
         } else {

@@ -45,14 +45,25 @@ pub(super) fn run(
     }
 }
 
-/// A table of three columns.
+/// Values wider than this push their own source aside, and nobody else's.
+const MAX_VALUE_COLUMN: usize = 32;
+
+/// The file's keys, then the variables, each a table of three columns.
 fn as_text(effective: &[Effective]) -> String {
+    let is_key = |effective: &&Effective| !effective.key.starts_with("OTEL_");
+    let (keys, variables): (Vec<_>, Vec<_>) = effective.iter().partition(is_key);
+    format!("{}\n\n{}", table(&keys), table(&variables))
+}
+
+fn table(effective: &[&Effective]) -> String {
     let rows: Vec<[String; 3]> = effective
         .iter()
         .map(|Effective { key, value, source }| [key.clone(), plain(value), source.to_string()])
         .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (keys, values) = (width(0), width(1));
+    let width = |column: usize, most: usize| {
+        rows.iter().map(|row| row[column].chars().count()).filter(|width| *width <= most).max().unwrap_or(0)
+    };
+    let (keys, values) = (width(0, usize::MAX), width(1, MAX_VALUE_COLUMN));
     let lines: Vec<String> =
         rows.iter().map(|[key, value, source]| format!("{key:keys$}  {value:values$}  {source}")).collect();
     lines.join("\n")

@@ -77,7 +77,14 @@ fn a_wrong_configuration_stops_every_command_that_needs_one() {
 
 #[test]
 fn check_prints_every_value_with_its_source() {
-    let said = run_with(&["check", "--listen", "127.0.0.1:0"], &[("SNAKEPIT_BRIDGE_REORDER_WINDOW", "1s")]);
+    let said = run_with(
+        &["check", "--listen", "127.0.0.1:0"],
+        &[
+            ("SNAKEPIT_BRIDGE_REORDER_WINDOW", "1s"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector.observability.internal:4318/v1/traces"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer hidden"),
+        ],
+    );
 
     assert_eq!((said.exit, said.err.as_str()), (Exit::Ok, ""));
     insta::assert_snapshot!(said.out);

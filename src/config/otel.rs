@@ -19,7 +19,7 @@ use crate::exporter::batch::{
     BatchSettings, DEFAULT_MAX_BATCH_BYTES, DEFAULT_MAX_BATCH_SPANS, DEFAULT_SCHEDULE_DELAY,
 };
 use crate::exporter::queue::QueueSettings;
-use crate::exporter::resource::ResourceSettings;
+use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
 use crate::exporter::settings::{
     Compression, DEFAULT_REQUEST_TIMEOUT, Destination, ExporterSettings, OtlpSettings, Protocol,
     SecretHeaders,
@@ -126,8 +126,8 @@ pub struct OtelError {
 pub struct EffectiveValue {
     /// The variable, generic where there are two.
     pub variable: &'static str,
-    /// What counts.
-    pub value: String,
+    /// What counts, if anything.
+    pub value: Option<String>,
     /// Who decided it.
     pub origin: Origin,
 }
@@ -207,11 +207,12 @@ impl OtelSettings {
             self.resource_attributes.value.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let millis = |wait: Duration| format!("{} ms", wait.as_millis());
         let (otlp, batches) = (&self.otlp, &self.batches);
+        let service_name = self.service_name.value.as_deref().unwrap_or(DEFAULT_SERVICE_NAME);
         let queue_size =
             batches.max_queue_size.value.map_or("bounded by bytes".to_owned(), |size| size.to_string());
         vec![
             effective(SDK_DISABLED, &self.sdk_disabled, |value| value.to_string()),
-            effective(SERVICE_NAME, &self.service_name, |value| value.clone().unwrap_or_default()),
+            effective(SERVICE_NAME, &self.service_name, |_| service_name.to_owned()),
             effective(RESOURCE_ATTRIBUTES, &self.resource_attributes, |_| attributes.join(",")),
             effective(TRACES_EXPORTER, &self.traces_exporter, ToString::to_string),
             effective(PROTOCOL[1], &otlp.protocol, ToString::to_string),
@@ -228,7 +229,8 @@ impl OtelSettings {
 }
 
 fn effective<T>(variable: &'static str, setting: &Setting<T>, show: impl Fn(&T) -> String) -> EffectiveValue {
-    EffectiveValue { variable, value: show(&setting.value), origin: setting.origin }
+    let value = Some(show(&setting.value)).filter(|value| !value.is_empty());
+    EffectiveValue { variable, value, origin: setting.origin }
 }
 
 impl OtlpVariables {
