@@ -86,8 +86,7 @@ impl App {
         let settings = config.otel.exporter_settings(config.same_host, clock::seed());
         let (exporter, export) = exporter::build(settings, move || exporter_clock())
             .map_err(|error| RunError::Usage(error.to_string()))?;
-        let policies =
-            Policies::new(&config.control).map_err(|error| RunError::Usage(error.to_string()))?;
+        let policies = Policies::new(&config.control).map_err(|error| RunError::Usage(error.to_string()))?;
 
         let mut tasks = JoinSet::new();
         tasks.spawn(named("exporter", export));

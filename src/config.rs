@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::admin::settings::{AdminSettings, Token};
 use crate::config::otel::OtelSettings;
-use crate::control::policies::{Policies, PolicySettings};
+use crate::control::policies::PolicySettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
 use env::{EnvSource, non_empty};
@@ -138,7 +138,7 @@ impl Config {
         let mut resolver =
             Resolver { flags, env, path, root, problems, effective: Vec::new(), warnings: Vec::new() };
         let config = resolve(&mut resolver, terminal);
-        let Resolver { mut problems, mut effective, mut warnings, path: file, .. } = resolver;
+        let Resolver { mut problems, mut effective, mut warnings, .. } = resolver;
         effective.sort_by_key(|effective| schema::position(&effective.key));
         let otel = OtelSettings::from_env(env).unwrap_or_else(|error| {
             let message = format!("`{}`: {}", error.value.escape_debug(), error.reason);
@@ -154,16 +154,6 @@ impl Config {
                 env::Origin::Variable(name) => Source::Variable(name),
             },
         }));
-        match Policies::new(&config.control) {
-            Ok(_) => {}
-            // The sections were checked with their lines; what is left has none.
-            Err(error) if problems.is_empty() => problems.push(Problem {
-                source: Source::File { path: Arc::clone(&file), line: 0 },
-                key: None,
-                message: error.to_string(),
-            }),
-            Err(_) => {}
-        }
         problems.sort_by_key(|problem| problem.source.line());
         if problems.is_empty() {
             Ok(Self { otel, effective, warnings, ..config })

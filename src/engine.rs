@@ -32,9 +32,9 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use hashbrown::HashMap;
 
+use crate::control::glob::Glob;
 use crate::control::policy::Policy;
 use crate::drops::DropReason;
 use crate::engine::constants::ConstantIds;
@@ -137,7 +137,7 @@ pub enum Warning {
 pub struct Engine {
     settings: Arc<Settings>,
     reader: Reader,
-    one_at_a_time: GlobSet,
+    one_at_a_time: Vec<Glob>,
     naming: Naming,
     roots: RootCache,
     constants: ConstantIds,
@@ -166,13 +166,9 @@ impl Engine {
     /// `shard` makes the serials of its sources unique.
     #[must_use]
     pub fn new(settings: Arc<Settings>, shard: u16) -> Self {
-        let mut globs = GlobSetBuilder::new();
-        for glob in settings.one_at_a_time.iter().filter_map(|glob| Glob::new(glob).ok()) {
-            globs.add(glob);
-        }
         Self {
             reader: Reader::new(&settings),
-            one_at_a_time: globs.build().unwrap_or_else(|_| GlobSet::empty()),
+            one_at_a_time: settings.one_at_a_time.iter().map(|glob| Glob::new(glob)).collect(),
             naming: Naming::new(&settings.prefix),
             roots: RootCache::default(),
             constants: ConstantIds::default(),
@@ -299,7 +295,7 @@ impl Engine {
         }
         let number = self.next_number;
         self.next_number += 1;
-        let one_at_a_time = self.one_at_a_time.is_match(&*worker.id);
+        let one_at_a_time = self.one_at_a_time.iter().any(|glob| glob.matches(&worker.id));
         self.numbers.insert(worker.clone(), number);
         let state = WorkerState::new(worker, Arc::clone(identity), Arc::clone(policy), one_at_a_time);
         self.workers.insert(number, state);

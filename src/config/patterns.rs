@@ -1,83 +1,34 @@
-//! Whether a glob of the configuration can be meant: that it compiles, and that an event filter tears no pairs apart.
-//!
-//! | pattern | |
-//! |---|---|
-//! | `tool.*`, `debug*`, `cache.hit` | fine |
-//! | `tool.execution.stop` | fine: it stands for the three names of `tool.execution` |
-//! | `*.exception`, `tool.*.stop` | refused: widened to whole operations it would mute the worker |
-//! | `tool.s*`, `*p` | refused: it catches some phases of an operation only |
+//! Whether a glob of the configuration can be meant. What an event filter does to pairs is judged in
+//! [`crate::control::pairs`].
 
-use globset::{GlobBuilder, GlobMatcher};
-
-const PHASES: [&str; 3] = ["start", "stop", "exception"];
+use crate::control::glob::Glob;
+use crate::control::pairs::{WholePattern, whole};
 
 /// Checks a glob on worker ids, pools, nodes, operations or attribute keys.
 ///
 /// # Errors
-/// When it is empty or does not compile.
+/// When it is empty, or would be read otherwise than it is most likely meant.
 pub(super) fn check_glob(pattern: &str) -> Result<(), String> {
-    if pattern.is_empty() {
-        return Err("`` is not a glob: it is empty, and matches nothing".to_owned());
-    }
-    if pattern.contains(['{', '}', '\\']) {
-        return Err(format!(
-            "`{}` is not a glob: only `*`, `?` and `[...]` are known",
-            pattern.escape_debug()
-        ));
-    }
-    compile(pattern).map(|_| ())
+    Glob::meant(pattern)
+        .map(|_| ())
+        .map_err(|error| format!("`{}` is not a glob: {error}", pattern.escape_debug()))
 }
 
 /// Checks a glob on event names.
 ///
 /// # Errors
-/// When it does not compile, or would tear pairs apart.
+/// When it is none, or would tear pairs apart.
 pub(super) fn check_event_pattern(pattern: &str) -> Result<(), String> {
     check_glob(pattern)?;
-    let (operation, last) = pattern.rsplit_once('.').map_or((None, pattern), |(op, last)| (Some(op), last));
-    if PHASES.contains(&last) && operation.is_some_and(|operation| !has_wildcard(operation)) {
-        return Ok(());
-    }
-    // What stands after the last star decides which phases it catches; without one, the whole last segment does.
-    let tail = last.rsplit_once('*').map_or(last, |(_, tail)| tail);
-    let caught: Vec<&str> = match operation {
-        Some(_) => {
-            let matcher = compile(last)?;
-            PHASES.into_iter().filter(|phase| matcher.is_match(phase)).collect()
-        }
-        None if tail.is_empty() || !last.contains('*') => return Ok(()),
-        None => {
-            let matcher = compile(&format!("*{tail}"))?;
-            PHASES.into_iter().filter(|phase| matcher.is_match(phase)).collect()
-        }
-    };
-    if caught.is_empty() || caught.len() == PHASES.len() {
-        return Ok(());
-    }
-    Err(format!(
-        "`{}` catches only {} of the operations that it matches, and would tear their spans apart; name whole \
-         operations instead, as in `tool.*`",
-        pattern.escape_debug(),
-        caught.iter().map(|phase| format!("`.{phase}`")).collect::<Vec<_>>().join(" and "),
-    ))
+    whole(pattern).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// The operation whose three names `pattern` stands for, if it names one phase of it.
 pub(super) fn widened_operation(pattern: &str) -> Option<&str> {
-    let (operation, last) = pattern.rsplit_once('.')?;
-    (PHASES.contains(&last) && !has_wildcard(operation)).then_some(operation)
-}
-
-fn has_wildcard(text: &str) -> bool {
-    text.contains(['*', '?', '['])
-}
-
-fn compile(pattern: &str) -> Result<GlobMatcher, String> {
-    GlobBuilder::new(pattern)
-        .backslash_escape(false)
-        .build()
-        .map(|glob| glob.compile_matcher())
-        .map_err(|error| format!("`{}` is not a glob: {}", pattern.escape_debug(), error.kind()))
+    match whole(pattern) {
+        Ok(WholePattern::Widened(_)) => pattern.rsplit_once('.').map(|(operation, _)| operation),
+        Ok(WholePattern::Unchanged(_)) | Err(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -109,17 +60,17 @@ mod tests {
             ["*.exception", "tool.*.stop", "tool.s*", "*p", "*.st*", "*start", "t?ol.stop", "tool.sto?"]
         {
             assert!(
-                check_event_pattern(pattern).unwrap_err().contains("tear their spans apart"),
+                check_event_pattern(pattern).unwrap_err().contains("would tear spans apart"),
                 "{pattern}"
             );
         }
     }
 
     #[test]
-    fn what_does_not_compile_is_refused_by_name() {
+    fn what_is_no_glob_is_refused_by_name() {
         for pattern in ["", "a[", "a[z-a]", "{a"] {
             assert!(
-                check_glob(pattern).unwrap_err().starts_with(&format!("`{pattern}` is not a glob")),
+                check_glob(pattern).unwrap_err().starts_with(&format!("`{pattern}` is not a glob: ")),
                 "{pattern}"
             );
         }

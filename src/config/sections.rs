@@ -12,7 +12,7 @@ use super::provenance::Source;
 use super::resolve::Resolver;
 use super::schema;
 use super::value::Setting;
-use crate::control::policies::{PolicySettings, Rule};
+use crate::control::policies::{MAX_PATTERNS, PolicySettings, RATE_WITH_PATTERNS, Rule};
 use crate::control::policy::Rate;
 use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
 
@@ -211,10 +211,10 @@ fn rule(resolver: &mut Resolver<'_>, path: &str, item: &Node, prefix: &str) -> R
             })
             .unwrap_or_default(),
         allowed_events: resolver
-            .field(item, path, "allowed_events", each(check_event_pattern))
+            .field(item, path, "allowed_events", check_event_patterns)
             .unwrap_or_default(),
         blocked_events: resolver
-            .field(item, path, "blocked_events", each(check_event_pattern))
+            .field(item, path, "blocked_events", check_event_patterns)
             .unwrap_or_default(),
     };
     let place = resolver.at(item.line);
@@ -243,8 +243,13 @@ fn rule(resolver: &mut Resolver<'_>, path: &str, item: &Node, prefix: &str) -> R
     rule
 }
 
-const RATE_WITH_PATTERNS: &str = "a rate with event_patterns is not built yet: the known workers ignore the patterns and \
-     would sample every event at that rate. Leave event_patterns out to thin all events, or use blocked_events";
+#[expect(clippy::ptr_arg, reason = "the readers check what they read, which is a Vec")]
+fn check_event_patterns(patterns: &Vec<String>) -> Result<(), String> {
+    if patterns.len() > MAX_PATTERNS {
+        return Err(format!("{} patterns are too many: at most {MAX_PATTERNS} are matched", patterns.len()));
+    }
+    each(check_event_pattern)(patterns)
+}
 
 fn show_rule(rule: &Rule) -> serde_json::Value {
     let mut shown = serde_json::Map::new();

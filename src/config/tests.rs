@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::*;
-use crate::control::policies::{PolicySettings, Rule};
+use crate::control::policies::{MAX_PATTERNS, Policies, PolicySettings, Rule};
 use crate::control::policy::Rate;
 use crate::engine::settings::{RedactAction, RedactRule};
 
@@ -216,6 +216,18 @@ fn a_rate_with_patterns_is_refused_with_the_reason() {
     );
 }
 
+#[test]
+fn a_list_of_patterns_has_an_end() {
+    let patterns = vec!["a"; MAX_PATTERNS + 1].join(", ");
+    let given = Given::file(&format!("control:\n  rules:\n    - allowed_events: [{patterns}]\n"));
+    assert_eq!(
+        given.problems(),
+        [
+            "bridge.yaml:3: control.rules[0].allowed_events: 101 patterns are too many: at most 100 are matched"
+        ]
+    );
+}
+
 /// The keys that are promised, with values of every kind; only what is not built yet is refused.
 #[test]
 fn the_promised_schema_is_understood() {
@@ -366,6 +378,15 @@ proptest::proptest! {
             for problem in error.problems {
                 proptest::prop_assert!(matches!(problem.source, Source::File { .. }), "{problem:?}");
             }
+        }
+    }
+
+    /// Law: what the configuration lets through, the policies take.
+    #[test]
+    fn a_pattern_that_is_accepted_makes_a_policy(pattern in "[abst*?.\\[\\]!{}-]{1,8}|tool.(start|stop)") {
+        let given = Given::file(&format!("control:\n  rules:\n    - blocked_events: ['{pattern}']\n"));
+        if let Ok(config) = given.load() {
+            proptest::prop_assert!(Policies::new(&config.control).is_ok());
         }
     }
 }

@@ -6,10 +6,34 @@
 
 use std::str::Chars;
 
+/// Characters of a pattern that a person gives; the names that it is for are cut at as many.
+pub const MAX_PATTERN_CHARS: usize = 255;
+
 /// A compiled pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     tokens: Vec<Token>,
+}
+
+/// Why a pattern that a person gave is refused, though `fnmatch` would read it: it would silently match something else
+/// than was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GlobError {
+    /// It is empty.
+    #[error("it is empty, and matches nothing")]
+    Empty,
+    /// It is too long.
+    #[error("it is longer than {MAX_PATTERN_CHARS} characters")]
+    TooLong,
+    /// Other globs know this character.
+    #[error("only `*`, `?` and `[...]` are known; write `[{0}]` for the character `{0}` itself")]
+    OtherSyntax(char),
+    /// A set has no end.
+    #[error("the `[` has no `]`; write `[[]` for the character `[` itself")]
+    Unclosed,
+    /// Such as `[z-a]`.
+    #[error("the range `{0}-{1}` runs backwards, and matches nothing")]
+    Backwards(char, char),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +43,7 @@ pub(super) enum Token {
     AnyOne,
     /// `*`
     AnyRun,
-    /// `[...]`; no range at all matches nothing, or, negated, everything.
+    /// `[...]`
     Set {
         negated: bool,
         ranges: Vec<(char, char)>,
@@ -63,6 +87,35 @@ impl Glob {
             }
         }
         Self { tokens }
+    }
+
+    /// Compiles a pattern that a person gave. Every pattern that passes means the same to `fnmatch`.
+    ///
+    /// # Errors
+    /// When the pattern is most likely meant otherwise than it would be read.
+    pub fn meant(pattern: &str) -> Result<Self, GlobError> {
+        if pattern.is_empty() {
+            return Err(GlobError::Empty);
+        }
+        if pattern.chars().count() > MAX_PATTERN_CHARS {
+            return Err(GlobError::TooLong);
+        }
+        let glob = Self::new(pattern);
+        for token in &glob.tokens {
+            match token {
+                Token::Literal('[') => return Err(GlobError::Unclosed),
+                Token::Literal(character @ ('{' | '}' | '\\')) => {
+                    return Err(GlobError::OtherSyntax(*character));
+                }
+                Token::Set { ranges, .. } => {
+                    if let Some((low, high)) = ranges.iter().find(|(low, high)| low > high) {
+                        return Err(GlobError::Backwards(*low, *high));
+                    }
+                }
+                Token::Literal(_) | Token::AnyOne | Token::AnyRun => {}
+            }
+        }
+        Ok(glob)
     }
 
     /// Whether the pattern matches the whole of `text`.
@@ -136,9 +189,7 @@ fn set(inside: &[char]) -> Token {
     while let Some(&low) = members.get(index) {
         if let (Some('-'), Some(&high)) = (members.get(index + 1), members.get(index + 2)) {
             // A range that runs backwards holds nothing, as in Python.
-            if low <= high {
-                ranges.push((low, high));
-            }
+            ranges.push((low, high));
             index += 3;
         } else {
             ranges.push((low, low));
@@ -301,6 +352,29 @@ mod tests {
         assert_eq!(Glob::new("[").literal().as_deref(), Some("["));
         for wild in ["*", "?", "[a]"] {
             assert_eq!(Glob::new(wild).literal(), None, "{wild}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_would_mean_otherwise_is_refused() {
+        for (pattern, error) in [
+            ("", GlobError::Empty),
+            ("{a,b}.*", GlobError::OtherSyntax('{')),
+            ("{a", GlobError::OtherSyntax('{')),
+            ("a}", GlobError::OtherSyntax('}')),
+            ("a\\*", GlobError::OtherSyntax('\\')),
+            ("a[", GlobError::Unclosed),
+            ("[!]", GlobError::Unclosed),
+            ("a[z-a]", GlobError::Backwards('z', 'a')),
+            ("[!az-y]", GlobError::Backwards('z', 'y')),
+        ] {
+            assert_eq!(Glob::meant(pattern), Err(error), "{pattern}");
+        }
+        assert_eq!(Glob::meant(&"a".repeat(MAX_PATTERN_CHARS + 1)), Err(GlobError::TooLong));
+        for (pattern, name) in
+            [("[{]a[}]", "{a}"), ("[[]", "["), ("[\\]", "\\"), ("a]", "a]"), ("[a-a]", "a")]
+        {
+            assert!(Glob::meant(pattern).unwrap().matches(name), "{pattern}");
         }
     }
 

@@ -12,10 +12,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use super::glob::{Glob, Token};
-
-/// Characters of a pattern; names are cut at as many.
-pub const MAX_PATTERN_CHARS: usize = 255;
+use super::glob::{Glob, MAX_PATTERN_CHARS, Token};
 
 /// States of a pattern's automaton to look at. Patterns that people write have a dozen.
 const MAX_STATES: usize = 1_000;
@@ -39,12 +36,12 @@ pub enum PatternError {
     #[error("pattern is longer than {MAX_PATTERN_CHARS} characters")]
     TooLong,
     /// It has so many wildcards that nobody can say what it catches.
-    #[error("pattern {0:?} has too many wildcards to tell whether it keeps starts and ends together")]
+    #[error("`{0}` has too many wildcards to tell whether it keeps starts and ends together")]
     TooComplex(String),
     /// It would part a start from its end.
     #[error(
-        "pattern {pattern:?} would tear spans apart: it catches {caught:?} but not {missed:?}; use a pattern for whole \
-         operations, such as \"tool.*\", or one operation's full name"
+        "`{pattern}` would tear spans apart: it catches `{caught}` but not `{missed}`; use a pattern for whole operations, \
+         such as `tool.*`, or one operation's full name"
     )]
     Torn {
         /// The pattern.
@@ -239,8 +236,8 @@ mod tests {
 
         assert_eq!(
             error.to_string(),
-            "pattern \"*.exception\" would tear spans apart: it catches \"z.exception\" but not \"z.start\"; use a \
-             pattern for whole operations, such as \"tool.*\", or one operation's full name"
+            "`*.exception` would tear spans apart: it catches `z.exception` but not `z.start`; use a pattern for whole \
+             operations, such as `tool.*`, or one operation's full name"
         );
     }
 

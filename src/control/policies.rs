@@ -13,6 +13,10 @@ use super::policy::{Policy, Rate};
 /// Patterns in one list of a policy: every event is matched with all of them.
 pub const MAX_PATTERNS: usize = 100;
 
+/// Why a rate with patterns is refused.
+pub const RATE_WITH_PATTERNS: &str = "a rate with event_patterns is not built yet: the known workers ignore the patterns \
+     and would sample every event at that rate. Leave event_patterns out to thin all events, or use blocked_events";
+
 /// What the configuration says about control.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicySettings {
@@ -76,10 +80,7 @@ pub enum PolicyError {
         key: String,
     },
     /// A rate is only for some events.
-    #[error(
-        "{key}: a sampling rate for some events only is not supported yet: the known workers ignore the patterns and \
-         would apply the rate to all of their events; use allowed_events and blocked_events, or a rate without patterns"
-    )]
+    #[error("{key}: {RATE_WITH_PATTERNS}")]
     RateWithPatterns {
         /// The rule's patterns.
         key: String,
@@ -294,8 +295,8 @@ mod tests {
         let long = Rule { blocked_events: vec!["a".into(); MAX_PATTERNS + 1], ..Rule::default() };
 
         for (rule, start) in [
-            (torn, "control.rules[1].allowed_events[0]: pattern \"*.exception\" would tear spans apart"),
-            (thinned, "control.rules[1].event_patterns: a sampling rate for some events only"),
+            (torn, "control.rules[1].allowed_events[0]: `*.exception` would tear spans apart"),
+            (thinned, "control.rules[1].event_patterns: a rate with event_patterns is not built yet"),
             (long, "control.rules[1].blocked_events: more than 100 patterns"),
         ] {
             let rules = vec![Rule::default(), rule];

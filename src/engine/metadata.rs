@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::{Glob, GlobMatcher};
 use sha2::{Digest, Sha256};
 
+use crate::control::glob::Glob;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::naming::Phase;
 use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
@@ -71,8 +71,8 @@ pub(crate) struct Meaning {
 /// Reads metadata by the settings.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    redact: Vec<(GlobMatcher, RedactAction)>,
-    timeouts: Vec<(GlobMatcher, Duration)>,
+    redact: Vec<(Glob, RedactAction)>,
+    timeouts: Vec<(Glob, Duration)>,
     limits: Limits,
 }
 
@@ -94,15 +94,15 @@ impl Shown<'_> {
 }
 
 impl Reader {
-    /// A reader with these rules. A glob that does not compile was refused with the configuration.
+    /// A reader with these rules.
     pub(crate) fn new(settings: &Settings) -> Self {
-        let compile = |rule: &RedactRule| Some((Glob::new(&rule.key).ok()?.compile_matcher(), rule.action));
+        let compile = |rule: &RedactRule| (Glob::new(&rule.key), rule.action);
         Self {
-            redact: settings.redact.iter().filter_map(compile).collect(),
+            redact: settings.redact.iter().map(compile).collect(),
             timeouts: settings
                 .span_timeouts
                 .iter()
-                .filter_map(|(glob, timeout)| Some((Glob::new(glob).ok()?.compile_matcher(), *timeout)))
+                .map(|(glob, timeout)| (Glob::new(glob), *timeout))
                 .collect(),
             limits: settings.limits.clone(),
         }
@@ -114,14 +114,26 @@ impl Reader {
             return None;
         }
         let operation = emitted.rsplit_once('.').map_or(emitted, |(operation, _)| operation);
-        self.timeouts.iter().find(|(glob, _)| glob.is_match(operation)).map(|(_, timeout)| *timeout)
+        self.timeouts.iter().find(|(glob, _)| glob.matches(operation)).map(|(_, timeout)| *timeout)
+    }
+
+    /// What is to happen to the value of `key`, by the first rule that matches.
+    fn redaction(&self, key: &str) -> Option<RedactAction> {
+        if self.redact.is_empty() {
+            return None;
+        }
+        // Matching is quadratic at worst, and the part of a key that nobody will see may be what a rule is about.
+        if key.len() > MAX_KEY_BYTES {
+            return Some(RedactAction::Drop);
+        }
+        self.redact.iter().find(|(glob, _)| glob.matches(key)).map(|(_, action)| *action)
     }
 
     fn shown<'a>(&self, key: &str, value: &'a str) -> Shown<'a> {
-        match self.redact.iter().find(|(glob, _)| glob.is_match(key)) {
+        match self.redaction(key) {
             None => Shown::Plain(value),
-            Some((_, RedactAction::Drop)) => Shown::Nothing,
-            Some((_, RedactAction::Hash)) => {
+            Some(RedactAction::Drop) => Shown::Nothing,
+            Some(RedactAction::Hash) => {
                 let digest = Sha256::digest(value.as_bytes());
                 Shown::Hashed(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
             }
@@ -175,7 +187,7 @@ impl Reader {
     }
 
     fn set_measurement(&self, meaning: &mut Meaning, key: &str, value: Value<'_>) {
-        let is_redacted = self.redact.iter().any(|(glob, _)| glob.is_match(key));
+        let is_redacted = self.redaction(key).is_some();
         match value {
             _ if is_redacted => {}
             Value::Int(int) => self.set(meaning, key, AttributeValue::Int(int)),
@@ -325,4 +337,45 @@ impl Said {
 fn is_an_error(text: &str) -> bool {
     let nothing = ["", "none", "nil", "null", "false", "0"];
     !nothing.iter().any(|word| text.trim().eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_matches_a_key_redacts_it() {
+        let reader = reader(&[("*password*", RedactAction::Drop), ("user_id", RedactAction::Hash)]);
+
+        assert_eq!(reader.redaction("db.password.old"), Some(RedactAction::Drop));
+        assert_eq!(reader.redaction("user_id"), Some(RedactAction::Hash));
+        assert_eq!(reader.redaction("user_ids"), None);
+        let Shown::Hashed(shown) = reader.shown("user_id", "4711") else { panic!("not hashed") };
+        assert_eq!(shown, "de650d61f5bd166a");
+    }
+
+    #[test]
+    fn a_key_too_long_to_judge_is_dropped_where_there_are_rules() {
+        let long = format!("{}password", "a".repeat(MAX_KEY_BYTES));
+
+        assert_eq!(reader(&[("other", RedactAction::Hash)]).redaction(&long), Some(RedactAction::Drop));
+        assert_eq!(reader(&[]).redaction(&long), None);
+    }
+
+    #[test]
+    fn an_operation_has_the_timeout_of_the_first_glob_that_matches() {
+        let timeouts =
+            [("model.*", 2), ("*", 1)].map(|(glob, secs)| (glob.to_owned(), Duration::from_secs(secs)));
+        let reader = Reader::new(&Settings { span_timeouts: timeouts.into(), ..Settings::default() });
+
+        assert_eq!(reader.timeout("model.load.start"), Some(Duration::from_secs(2)));
+        assert_eq!(reader.timeout("model.start"), Some(Duration::from_secs(1)));
+        assert_eq!(Reader::new(&Settings::default()).timeout("model.start"), None);
+    }
+
+    fn reader(rules: &[(&str, RedactAction)]) -> Reader {
+        let rule =
+            |(key, action): &(&str, RedactAction)| RedactRule { key: (*key).to_owned(), action: *action };
+        Reader::new(&Settings { redact: rules.iter().map(rule).collect(), ..Settings::default() })
+    }
 }

@@ -172,7 +172,10 @@ fn headers_are_decoded_replaced_as_a_whole_and_never_shown() {
     assert!(!shown.contains("dXNl") && !shown.contains("hidden") && !shown.contains("a,b"), "{shown}");
     let effective = settings.effective();
     let headers = effective.iter().find(|value| value.variable == HEADERS[1]).unwrap();
-    assert_eq!((headers.value.as_deref(), headers.origin), (Some("authorization=***,x-b=***"), variable(HEADERS[0])));
+    assert_eq!(
+        (headers.value.as_deref(), headers.origin),
+        (Some("authorization=***,x-b=***"), variable(HEADERS[0]))
+    );
 }
 
 #[test]
