@@ -16,6 +16,12 @@ pub(crate) const MAX_NAME_CHARS: usize = 255;
 /// Distinct names that are remembered; beyond it the table starts anew. It is a cache: forgetting costs time only.
 const MAX_CACHED_NAMES: usize = 4096;
 
+/// Bytes of a name that is remembered. A longer one is cut anyway, and is resolved anew each time.
+const MAX_CACHED_NAME_BYTES: usize = 1024;
+
+/// Characters of an operation that leave room for the longest phase and its dot.
+const MAX_OPERATION_CHARS: usize = MAX_NAME_CHARS - 1 - Phase::Exception.as_str().len();
+
 /// What the last part of a name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
@@ -53,7 +59,8 @@ impl Phase {
 pub(crate) struct Name {
     /// Absent for a standalone event.
     pub(crate) phase: Option<Phase>,
-    /// Dotted, as the worker emits it, without the prefix: what policies match.
+    /// Dotted, as the worker emits it, without the prefix: what policies match. At most [`MAX_NAME_CHARS`] characters;
+    /// where there are more, the operation is cut and the phase is kept, so that all phases of it are judged alike.
     pub(crate) emitted: Box<str>,
     /// The prefixed operation for a half of a span, the whole prefixed name for a standalone event.
     pub(crate) title: Arc<str>,
@@ -61,15 +68,21 @@ pub(crate) struct Name {
     pub(crate) elixir: Arc<str>,
     /// Stands for `title` in tables.
     pub(crate) hash: u64,
-    /// The parts as sent, to tell names apart whose hashes collide.
-    raw: Box<[Box<str>]>,
 }
 
 /// Resolves names and remembers what it resolved.
 #[derive(Debug)]
 pub(crate) struct Naming {
     prefix: String,
-    cache: HashMap<u64, Arc<Name>>,
+    cache: HashMap<u64, Known>,
+}
+
+/// A name that was resolved before.
+#[derive(Debug)]
+struct Known {
+    /// The parts as sent, to tell names apart whose hashes collide.
+    raw: Box<[Box<str>]>,
+    name: Arc<Name>,
 }
 
 impl Naming {
@@ -82,17 +95,21 @@ impl Naming {
     /// The name of these parts; `None` if nothing is left of them.
     pub(crate) fn resolve(&mut self, parts: &[&str]) -> Option<Arc<Name>> {
         let hash = hash_parts(parts);
-        if let Some(name) = self.cache.get(&hash)
-            && name.raw.len() == parts.len()
-            && name.raw.iter().zip(parts).all(|(known, part)| &**known == *part)
+        if let Some(Known { raw, name }) = self.cache.get(&hash)
+            && raw.len() == parts.len()
+            && raw.iter().zip(parts).all(|(known, part)| &**known == *part)
         {
             return Some(Arc::clone(name));
         }
         let name = Arc::new(self.build(parts)?);
+        if parts.iter().map(|part| part.len() + 1).sum::<usize>() > MAX_CACHED_NAME_BYTES {
+            return Some(name);
+        }
         if self.cache.len() >= MAX_CACHED_NAMES {
             self.cache.clear();
         }
-        self.cache.insert(hash, Arc::clone(&name));
+        let raw = parts.iter().map(|part| Box::from(*part)).collect();
+        self.cache.insert(hash, Known { raw, name: Arc::clone(&name) });
         Some(name)
     }
 
@@ -125,13 +142,30 @@ impl Naming {
         dotted.truncate(MAX_NAME_CHARS);
         Some(Name {
             phase,
-            emitted: kept.join(".").into(),
+            emitted: emitted(&kept, phase),
             hash: xxh3_64(dotted.as_bytes()),
             title: dotted.into(),
             elixir: elixir.into(),
-            raw: parts.iter().map(|part| Box::from(*part)).collect(),
         })
     }
+}
+
+/// The parts with dots between them, cut as [`Name::emitted`] says.
+fn emitted(kept: &[&str], phase: Option<Phase>) -> Box<str> {
+    let (operation, room, end) = match (kept.split_last(), phase) {
+        (Some((_, operation)), Some(phase)) => (operation, MAX_OPERATION_CHARS, Some(phase.as_str())),
+        _ => (kept, MAX_NAME_CHARS, None),
+    };
+    let separated = operation.iter().enumerate().flat_map(|(index, part)| {
+        let dot = if index == 0 { "" } else { "." };
+        dot.chars().chain(part.chars())
+    });
+    let mut emitted: String = separated.take(room).collect();
+    if let Some(part) = end {
+        emitted.push('.');
+        emitted.push_str(part);
+    }
+    emitted.into()
 }
 
 fn hash_parts(parts: &[&str]) -> u64 {
@@ -226,6 +260,33 @@ mod tests {
         assert_eq!(elixir, "[:snakepit, :python, :a_b, :na_ve_, :\"x-y/z\"]");
         let (phase, title, _) = resolve(&[&"n".repeat(10_000), "start"]).unwrap();
         assert_eq!((phase, title.len()), (Some(Phase::Start), MAX_NAME_CHARS));
+    }
+
+    #[test]
+    fn what_policies_match_is_capped_and_keeps_the_phase() {
+        let emitted =
+            |parts: &[&str]| Naming::new("snakepit.python").resolve(parts).unwrap().emitted.to_string();
+        assert_eq!(emitted(&["", "tool", "execution", "start"]), "tool.execution.start");
+        assert_eq!(emitted(&["cache", "hit"]), "cache.hit");
+
+        let long = "ö".repeat(10_000);
+        assert_eq!(emitted(&[&long, "hit"]), "ö".repeat(MAX_NAME_CHARS));
+        let operation = "ö".repeat(MAX_OPERATION_CHARS);
+        for phase in ["start", "stop", "exception"] {
+            let emitted = emitted(&[&long, phase]);
+            assert_eq!(emitted, format!("{operation}.{phase}"));
+            assert!(emitted.chars().count() <= MAX_NAME_CHARS);
+        }
+    }
+
+    #[test]
+    fn a_very_long_name_is_not_remembered() {
+        let mut naming = Naming::new("snakepit.python");
+        let long = "n".repeat(MAX_CACHED_NAME_BYTES);
+        assert_eq!(naming.resolve(&[&long, "start"]), naming.resolve(&[&long, "start"]));
+        assert!(naming.cache.is_empty());
+        assert!(naming.resolve(&["n", "start"]).is_some());
+        assert_eq!(naming.cache.len(), 1);
     }
 
     #[test]
