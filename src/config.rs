@@ -44,10 +44,6 @@ use sections::{any, between};
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50_061);
 /// Default of [`Config::shutdown_timeout`]: containers are killed after 10 s by default, and Kubernetes waits 30 s.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Default of [`ReceiverSettings::max_workers`].
-pub const DEFAULT_MAX_WORKERS: usize = 10_000;
-/// Default of [`ReceiverSettings::max_message_bytes`]: a design document's event has about 300 bytes.
-pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Default of [`Config::max_open_spans`].
 pub const DEFAULT_MAX_OPEN_SPANS: usize = 1_000_000;
 /// Default of [`Config::max_open_bytes`].

@@ -42,7 +42,7 @@ use registry::Registry;
 use service::Service;
 use stats::ReceiverStats;
 
-/// Default of [`Settings::max_message_bytes`].
+/// Default of [`Settings::max_message_bytes`]: a design document's event has about 300 bytes.
 pub const DEFAULT_MAX_MESSAGE_BYTES: u32 = 1 << 20;
 /// Default of `limits.max_workers`, for [`Registry::new`].
 pub const DEFAULT_MAX_WORKERS: usize = 10_000;

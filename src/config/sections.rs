@@ -15,6 +15,7 @@ use super::value::Setting;
 use crate::control::policies::{MAX_PATTERNS, PolicySettings, RATE_WITH_PATTERNS, Rule};
 use crate::control::policy::Rate;
 use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
+use crate::receiver;
 
 /// Longest time-out, grace period or epoch: a week. Longer is a slip of the unit, and state would pile up.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -329,12 +330,12 @@ pub(super) struct BridgeLimits {
 
 pub(super) fn limits(resolver: &mut Resolver<'_>) -> BridgeLimits {
     BridgeLimits {
-        max_workers: resolver.filed("limits.max_workers", super::DEFAULT_MAX_WORKERS, one_or_more),
+        max_workers: resolver.filed("limits.max_workers", receiver::DEFAULT_MAX_WORKERS, one_or_more),
         max_open_spans: resolver.filed("limits.max_open_spans", super::DEFAULT_MAX_OPEN_SPANS, one_or_more),
         max_open_bytes: resolver.filed("limits.max_open_bytes", super::DEFAULT_MAX_OPEN_BYTES, one_or_more),
         max_message_bytes: resolver.filed(
             "limits.max_message_bytes",
-            super::DEFAULT_MAX_MESSAGE_BYTES,
+            receiver::DEFAULT_MAX_MESSAGE_BYTES as usize,
             between(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES),
         ),
     }

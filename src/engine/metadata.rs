@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::control::glob::Glob;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::naming::Phase;
-use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
+use crate::engine::settings::{Limits, MAX_KEY_BYTES, RedactAction, RedactRule, Settings};
 use crate::engine::span::{SpanKind, Status};
 use crate::event::{Event, Value};
 
@@ -228,9 +228,6 @@ impl Reader {
         }
     }
 }
-
-/// An attribute's key; the specification has no limit, backends have.
-const MAX_KEY_BYTES: usize = 255;
 
 /// Keys that a backend would take for its own. An empty key is no attribute name at all.
 fn is_reserved(key: &str) -> bool {

@@ -10,8 +10,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// OpenTelemetry's limit on instrument names; span names keep it too, so that one name serves both.
-pub(crate) const MAX_NAME_CHARS: usize = 255;
+use crate::engine::settings::MAX_NAME_CHARS;
 
 /// Distinct names that are remembered; beyond it the table starts anew. It is a cache: forgetting costs time only.
 const MAX_CACHED_NAMES: usize = 4096;

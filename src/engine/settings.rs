@@ -10,6 +10,10 @@ pub const DEFAULT_SPAN_TIMEOUT: Duration = Duration::from_secs(600);
 pub const DEFAULT_RECONNECT_GRACE: Duration = Duration::from_secs(5);
 /// Default of [`Settings::reorder_window`]: threads of one worker were seen 182 ms out of order.
 pub const DEFAULT_REORDER_WINDOW: Duration = Duration::from_millis(500);
+/// OpenTelemetry's limit on instrument names; span names keep it too, so that one name serves both.
+pub const MAX_NAME_CHARS: usize = 255;
+/// An attribute's key; the specification has no limit, backends have.
+pub const MAX_KEY_BYTES: usize = 255;
 
 /// The engine's settings.
 #[derive(Debug, Clone)]
