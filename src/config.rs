@@ -136,9 +136,12 @@ impl Config {
         let config = resolve(&mut resolver, terminal);
         let Resolver { mut problems, mut effective, mut warnings, .. } = resolver;
         effective.sort_by_key(|effective| schema::position(&effective.key));
-        let otel = OtelSettings::from_env(env).unwrap_or_else(|error| {
-            let message = format!("`{}`: {}", error.value.escape_debug(), error.reason);
-            problems.push(Problem { source: Source::Variable(error.variable), key: None, message });
+        let otel = OtelSettings::from_env(env).unwrap_or_else(|errors| {
+            problems.extend(errors.into_iter().map(|error| Problem {
+                source: Source::Variable(error.variable),
+                key: None,
+                message: format!("`{}`: {}", error.value.escape_debug(), error.reason),
+            }));
             config.otel.clone()
         });
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
@@ -189,13 +192,22 @@ fn config_path(flags: &Flags, env: &dyn EnvSource) -> Option<(String, Source)> {
 
 fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
     let unreadable = |message: String| Problem { source: source.clone(), key: None, message };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     std::fs::File::open(path)
-        .and_then(|file| file.take(file::MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .and_then(|file| file.take(file::MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| unreadable(format!("`{path}` cannot be read: {error}")))?;
-    if u64::try_from(text.len()).is_ok_and(|bytes| bytes > file::MAX_FILE_BYTES) {
+    if u64::try_from(bytes.len()).is_ok_and(|bytes| bytes > file::MAX_FILE_BYTES) {
         return Err(unreadable(format!("`{path}` is larger than {} bytes", file::MAX_FILE_BYTES)));
     }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let newlines = before.iter().filter(|byte| **byte == b'\n').count();
+        Problem {
+            source: Source::File { path: path.into(), line: newlines as u64 + 1 },
+            key: None,
+            message: "this line is not UTF-8".to_owned(),
+        }
+    })?;
     file::parse(&text).map_err(|error| Problem {
         source: Source::File { path: path.into(), line: error.line.unwrap_or(0) },
         key: None,

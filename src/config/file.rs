@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, MessageFormatter as _, Spanned, UserMessageFormatter};
 
 /// Bytes of a configuration file; the example with all its comments has a hundredth of that.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -73,11 +73,50 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     let read: Result<Option<Node>, _> = serde_saphyr::from_str_with_options(text, options);
     match read {
         Ok(node) => Ok(node.unwrap_or(Node { line: 1, value: Value::Null })),
-        Err(error) => Err(SyntaxError {
-            line: error.location().map(|location| location.line()).filter(|line| *line > 0),
-            message: error.without_snippet().to_string(),
-        }),
+        Err(error) => {
+            let location = error.location().filter(|location| location.line() > 0);
+            let place = location.map(|location| format!(" (column {})", location.column()));
+            Err(SyntaxError {
+                line: location.map(|location| location.line()),
+                message: format!("{}{}", explained(&error), place.unwrap_or_default()),
+            })
+        }
     }
+}
+
+/// The reader's error in words for whoever wrote the file; the reader's own are for whoever calls it.
+fn explained(error: &Error) -> String {
+    let mut error = error.without_snippet();
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
+    let is_out_of_proportion = matches!(
+        error,
+        Error::Budget { .. }
+            | Error::AliasReplayLimitExceeded { .. }
+            | Error::AliasExpansionLimitExceeded { .. }
+            | Error::AliasReplayStackDepthExceeded { .. }
+    );
+    if is_out_of_proportion {
+        return "out of all proportion: too many values, aliases or levels".to_owned();
+    }
+    if let Error::DuplicateMappingKey { key, .. } = error {
+        return match key {
+            Some(key) => format!("`{}` is here a second time", key.escape_debug()),
+            None => "a key is here a second time".to_owned(),
+        };
+    }
+    if matches!(error, Error::MultipleDocuments { .. }) {
+        return "a second document begins here, and only one is read".to_owned();
+    }
+    if matches!(error, Error::NullIntoString { .. } | Error::Unexpected { expected: "string scalar", .. }) {
+        return "a key must be text".to_owned();
+    }
+    if matches!(error, Error::NonFiniteFloat { .. }) {
+        return "a number must be finite".to_owned();
+    }
+    let message = UserMessageFormatter.format_message(error);
+    message.replace(char::is_control, " ")
 }
 
 impl Value {
@@ -240,8 +279,21 @@ mod tests {
 
     #[test]
     fn a_key_twice_and_broken_yaml_name_their_line() {
-        let twice = parse("a: 1\na: 2\n").unwrap_err();
-        assert_eq!(twice.line, Some(2), "{twice}");
+        for (text, line, message) in [
+            ("a: 1\na: 2\n", 2, "`a` is here a second time (column 1)"),
+            ("a:\n  \"\\e\": 1\n  \"\\e\": 1\n", 3, "`\\u{1b}` is here a second time (column 3)"),
+            ("a: 1\n---\na: 1\n", 3, "a second document begins here, and only one is read (column 1)"),
+            ("1: a\n~: b\n", 2, "a key must be text (column 1)"),
+            ("? [a]\n: b\n", 1, "a key must be text (column 3)"),
+            ("a: .nan\n", 1, "a number must be finite (column 4)"),
+            ("a:\n\tb: 1\n", 2, "tabs disallowed within this context (block indentation) (column 2)"),
+        ] {
+            assert_eq!(
+                parse(text),
+                Err(SyntaxError { line: Some(line), message: message.to_owned() }),
+                "{text}"
+            );
+        }
         let broken = parse("a: 1\nb: [1, 2\nc: 3\n").unwrap_err();
         assert!(broken.line.is_some(), "{broken:?}");
     }
@@ -254,6 +306,9 @@ mod tests {
             let aliases = vec![format!("*a{before}"); 10].join(", ");
             bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
-        assert!(parse(&bomb).is_err());
+        let refused = parse(&bomb).unwrap_err();
+        assert!(refused.message.starts_with("out of all proportion: "), "{refused}");
+        let deep = "[".repeat(100_000);
+        assert!(parse(&deep).is_err());
     }
 }

@@ -145,8 +145,9 @@ impl OtelSettings {
     /// Reads the variables.
     ///
     /// # Errors
-    /// If spans are to go to an OTLP peer, and the endpoint leads nowhere or the protocol is not built.
-    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, OtelError> {
+    /// If spans are to go to an OTLP peer, and the endpoint leads nowhere or the protocol is not built: both, where both
+    /// are so.
+    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<OtelError>> {
         let mut variables = Variables::new(env);
         let sdk_disabled = variables.boolean(&[SDK_DISABLED]);
         let service_name = variables.first_or(&[SERVICE_NAME], None, |text| Ok(Some(text.to_owned())));
@@ -234,16 +235,36 @@ fn effective<T>(variable: &'static str, setting: &Setting<T>, show: impl Fn(&T) 
 }
 
 impl OtlpVariables {
-    fn read<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>, sends: bool) -> Result<Self, OtelError> {
-        let protocol = read_protocol(variables, sends)?;
+    fn read<E: EnvSource + ?Sized>(
+        variables: &mut Variables<'_, E>,
+        sends: bool,
+    ) -> Result<Self, Vec<OtelError>> {
+        let mut errors = Vec::new();
+        let protocol = match read_protocol(variables) {
+            Ok(protocol) => protocol,
+            Err(error) => {
+                if sends {
+                    errors.push(error);
+                } else {
+                    variables.warn(error.variable, &error.value, &format!("{}; ignored", error.reason));
+                }
+                Setting::default(Protocol::HttpProtobuf)
+            }
+        };
         let endpoint = match read_endpoint(variables, protocol.value) {
             Ok(endpoint) => endpoint,
-            Err(error) if sends => return Err(error),
+            Err(error) if sends => {
+                errors.push(error);
+                Setting::default(default_endpoint(protocol.value).to_owned())
+            }
             Err(error) => {
-                variables.warn(error.variable, &error.value, &error.reason);
+                variables.warn(error.variable, &error.value, &format!("{}; ignored", error.reason));
                 Setting::default(default_endpoint(protocol.value).to_owned())
             }
         };
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         let timeout = variables.first_or(&TIMEOUT, DEFAULT_REQUEST_TIMEOUT, parse_millis);
         if let Origin::Variable(name) = timeout.origin
             && !timeout.value.is_zero()
@@ -327,6 +348,9 @@ fn read_traces_exporter<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>)
     for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
         match parse_choice(element, &CHOICES) {
             Ok(exporter) => known.push(exporter),
+            Err(problem) if element == text => {
+                variables.warn(TRACES_EXPORTER, &text, &format!("{problem}; ignored"))
+            }
             Err(problem) => variables.warn(TRACES_EXPORTER, &text, &format!("{element}: {problem}; ignored")),
         }
     }
@@ -344,7 +368,6 @@ fn read_traces_exporter<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>)
 
 fn read_protocol<E: EnvSource + ?Sized>(
     variables: &mut Variables<'_, E>,
-    sends: bool,
 ) -> Result<Setting<Protocol>, OtelError> {
     const CHOICES: [(&str, Option<Protocol>); 3] = [
         ("grpc", Some(Protocol::Grpc)),
@@ -357,12 +380,12 @@ fn read_protocol<E: EnvSource + ?Sized>(
     };
     match (value, origin) {
         (Some(value), origin) => Ok(Setting { value, origin }),
-        (None, Origin::Variable(variable)) if sends => Err(OtelError {
+        (None, Origin::Variable(variable)) => Err(OtelError {
             variable,
             value: "http/json".to_owned(),
             reason: "this protocol is not supported; grpc and http/protobuf are".to_owned(),
         }),
-        (None, _) => Ok(Setting::default(Protocol::HttpProtobuf)),
+        (None, Origin::Default) => Ok(Setting::default(Protocol::HttpProtobuf)),
     }
 }
 

@@ -234,6 +234,19 @@ fn a_list_of_patterns_has_an_end() {
     );
 }
 
+#[test]
+fn variables_of_export_and_the_file_are_wrong_together() {
+    let given =
+        Given::file("limits: {max_workers: 0}\n").variable("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
+    assert_eq!(
+        given.problems(),
+        [
+            "OTEL_EXPORTER_OTLP_PROTOCOL: `http/json`: this protocol is not supported; grpc and http/protobuf are",
+            "bridge.yaml:1: limits.max_workers: `0` is too few: at least 1 is needed",
+        ]
+    );
+}
+
 /// The keys that are promised, with values of every kind; only what is not built yet is refused.
 #[test]
 fn the_promised_schema_is_understood() {
@@ -284,6 +297,14 @@ fn a_file_that_cannot_be_read_stops_the_start() {
     let mut given = Given::nothing();
     given.flags.config = Some("/nowhere/bridge.yaml".to_owned());
     assert!(given.problems()[0].starts_with("--config: `/nowhere/bridge.yaml` cannot be read: "));
+    let given = Given::nothing();
+    let latin = given.directory.path().join("latin.yaml");
+    std::fs::write(&latin, b"bridge:\n  listen: \xe9\n").unwrap();
+    let given = Given {
+        flags: Flags { config: Some(latin.to_str().unwrap().to_owned()), ..Flags::default() },
+        ..given
+    };
+    assert_eq!(given.problems(), ["latin.yaml:2: this line is not UTF-8"]);
     let given = Given::file("bridge: [\n");
     assert!(given.problems()[0].starts_with("bridge.yaml:"), "{:?}", given.problems());
 }

@@ -13,7 +13,9 @@ fn read(pairs: &[(&str, &str)]) -> OtelSettings {
 }
 
 fn error(pairs: &[(&str, &str)]) -> OtelError {
-    OtelSettings::from_env(&env(pairs)).map(|_| ()).unwrap_err()
+    let errors = OtelSettings::from_env(&env(pairs)).map(|_| ()).unwrap_err();
+    let [error] = &errors[..] else { panic!("{errors:?}") };
+    error.clone()
 }
 
 fn variable(name: &'static str) -> Origin {
@@ -223,4 +225,22 @@ fn the_resource() {
     let settings = read(&[(RESOURCE_ATTRIBUTES, "good=1,bad")]);
     assert_eq!(settings.resource_attributes.value, []);
     assert_eq!(settings.warnings.len(), 1);
+}
+
+#[test]
+fn a_wrong_protocol_does_not_hide_a_wrong_endpoint() {
+    let wrong = [(PROTOCOL[1], "http/json"), (ENDPOINT, "ftp://c")];
+    let errors = OtelSettings::from_env(&env(&wrong)).map(|_| ()).unwrap_err();
+    let variables: Vec<_> = errors.iter().map(|error| error.variable).collect();
+    assert_eq!(variables, [PROTOCOL[1], ENDPOINT]);
+
+    let unused: Vec<_> = wrong.into_iter().chain([(TRACES_EXPORTER, "none")]).collect();
+    let warnings: Vec<_> = read(&unused).warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "OTEL_EXPORTER_OTLP_PROTOCOL=\"http/json\": this protocol is not supported; grpc and http/protobuf are; ignored",
+            "OTEL_EXPORTER_OTLP_ENDPOINT=\"ftp://c\": not an http or https URL; ignored",
+        ]
+    );
 }
