@@ -349,7 +349,7 @@ fn read_traces_exporter<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>)
         match parse_choice(element, &CHOICES) {
             Ok(exporter) => known.push(exporter),
             Err(problem) if element == text => {
-                variables.warn(TRACES_EXPORTER, &text, &format!("{problem}; ignored"))
+                variables.warn(TRACES_EXPORTER, &text, &format!("{problem}; ignored"));
             }
             Err(problem) => variables.warn(TRACES_EXPORTER, &text, &format!("{element}: {problem}; ignored")),
         }

@@ -244,7 +244,6 @@ fn rule(resolver: &mut Resolver<'_>, path: &str, item: &Node, prefix: &str) -> R
     rule
 }
 
-#[expect(clippy::ptr_arg, reason = "the readers check what they read, which is a Vec")]
 fn check_event_patterns(patterns: &Vec<String>) -> Result<(), String> {
     if patterns.len() > MAX_PATTERNS {
         return Err(format!("{} patterns are too many: at most {MAX_PATTERNS} are matched", patterns.len()));

@@ -6,6 +6,7 @@
 //! hundred of them 0.1 to 20 ms. `SNAKEPIT_BRIDGE_SIM_SEED` and `_SPANS` choose another run.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::bench_worker::{Bench, EPOCH, MS, Sent, US, event, start, text};
@@ -28,7 +29,7 @@ impl Random {
     }
 
     fn one_in(&mut self, count: u64) -> bool {
-        self.next() % count == 0
+        self.next().is_multiple_of(count)
     }
 
     fn percent(&mut self, percent: u64) -> bool {
@@ -61,11 +62,19 @@ struct Score {
 }
 
 fn spans_wanted() -> i64 {
-    std::env::var("SNAKEPIT_BRIDGE_SIM_SPANS").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
+    number("SNAKEPIT_BRIDGE_SIM_SPANS").unwrap_or(400)
 }
 
 fn seed() -> u64 {
-    std::env::var("SNAKEPIT_BRIDGE_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    number("SNAKEPIT_BRIDGE_SIM_SEED").unwrap_or(1)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these variables are for whoever runs this test, not for the bridge"
+)]
+fn number<T: FromStr>(variable: &str) -> Option<T> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 fn run(scenario: Scenario) -> Score {
@@ -138,6 +147,7 @@ fn run_worker(scenario: &Scenario, worker: u64, score: &mut Score) {
 const WHOLE: Scenario =
     Scenario { seed: 0, has_filter: false, loss_percent: 0, disorder: 0, gap: (5 * US, 400 * US) };
 
+#[expect(clippy::print_stdout, reason = "the figures are what one runs this with another seed for")]
 fn check(name: &str, scenario: Scenario, wrong_permille: u64, ghosts_permille: u64, right_permille: u64) {
     let score = run(Scenario { seed: seed(), ..scenario });
     println!("{name}: {score:?}");
