@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::engine::span::{SpanId, TraceFlags, TraceId};
@@ -166,8 +167,11 @@ fn non_zero_trace(mut id: [u8; 16]) -> TraceId {
 /// What a derived id is derived from.
 #[derive(Debug, Clone)]
 pub(crate) struct Derivation {
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
+
+/// Usual derivations need no heap.
+type Bytes = SmallVec<[u8; 192]>;
 
 /// The beginning of every derivation of one worker, computed once.
 pub(crate) fn worker_prefix(worker: &WorkerKey) -> Vec<u8> {
@@ -189,7 +193,7 @@ impl Derivation {
         operation: &str,
         start_ns: i64,
     ) -> Self {
-        let mut bytes = Vec::with_capacity(worker_prefix.len() + 16 + operation.len() + 32);
+        let mut bytes = Bytes::new();
         bytes.extend_from_slice(worker_prefix);
         bytes.extend_from_slice(&trace_id.map_or([0; 16], |id| id.0));
         bytes.extend_from_slice(operation.as_bytes());
@@ -214,7 +218,7 @@ impl Derivation {
         non_zero_trace(xxh3_128(&self.with_ordinal(ordinal, "trace")).to_be_bytes())
     }
 
-    fn with_ordinal(&self, ordinal: u32, suffix: &str) -> Vec<u8> {
+    fn with_ordinal(&self, ordinal: u32, suffix: &str) -> Bytes {
         let mut bytes = self.bytes.clone();
         bytes.extend_from_slice(&ordinal.to_be_bytes());
         bytes.extend_from_slice(suffix.as_bytes());

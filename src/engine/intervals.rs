@@ -3,6 +3,7 @@
 //! A treap. Its priorities are hashes of the keys, so its shape depends on what is in it and on nothing else. Every
 //! operation takes logarithmic time; nodes are boxed, so memory returns as spans go.
 
+use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The end of an interval that is still open.
@@ -31,19 +32,50 @@ struct Node<V> {
     value: V,
 }
 
-/// Intervals with a value each.
+/// Intervals with a value each, by group.
+///
+/// Most groups are a request's few spans, and a short sorted list beats any tree; a group that grows becomes a tree.
 #[derive(Debug)]
 pub(crate) struct Intervals<V> {
-    root: Link<V>,
+    groups: HashMap<u64, Group<V>>,
 }
+
+/// The intervals of one group.
+#[derive(Debug)]
+enum Group<V> {
+    /// In order of their keys.
+    Few(Vec<Interval<V>>),
+    Many(Link<V>),
+}
+
+#[derive(Debug)]
+struct Interval<V> {
+    key: IntervalKey,
+    end: i64,
+    value: V,
+}
+
+/// A list of more is slower than a tree.
+const MAX_FEW: usize = 24;
 
 impl<V> Default for Intervals<V> {
     fn default() -> Self {
-        Self { root: None }
+        Self { groups: HashMap::new() }
     }
 }
 
 impl<V> Node<V> {
+    fn new(Interval { key, end, value }: Interval<V>) -> Box<Self> {
+        let mut bytes = [0; 32];
+        for (chunk, part) in
+            bytes.chunks_exact_mut(8).zip([key.group, key.operation, key.start.cast_unsigned(), key.seq])
+        {
+            chunk.copy_from_slice(&part.to_le_bytes());
+        }
+        let priority = xxh3_64(&bytes);
+        Box::new(Self { key, end, latest_end: end, priority, left: None, right: None, value })
+    }
+
     fn refresh(&mut self) {
         let below = |link: &Link<V>| link.as_ref().map_or(i64::MIN, |node| node.latest_end);
         self.latest_end = self.end.max(below(&self.left)).max(below(&self.right));
@@ -57,30 +89,64 @@ impl<V> Intervals<V> {
         fn count<V>(link: Option<&Node<V>>) -> usize {
             link.map_or(0, |node| 1 + count(node.left.as_deref()) + count(node.right.as_deref()))
         }
-        count(self.root.as_deref())
+        let len = |group: &Group<V>| match group {
+            Group::Few(list) => list.len(),
+            Group::Many(root) => count(root.as_deref()),
+        };
+        self.groups.values().map(len).sum()
     }
 
     /// Adds an interval; its key must be new.
     pub(crate) fn insert(&mut self, key: IntervalKey, end: i64, value: V) {
-        let mut bytes = [0; 32];
-        for (chunk, part) in
-            bytes.chunks_exact_mut(8).zip([key.group, key.operation, key.start.cast_unsigned(), key.seq])
-        {
-            chunk.copy_from_slice(&part.to_le_bytes());
+        let group = self.groups.entry(key.group).or_insert_with(|| Group::Few(Vec::new()));
+        let interval = Interval { key, end, value };
+        match group {
+            Group::Few(list) if list.len() < MAX_FEW => {
+                let at = list.partition_point(|other| other.key < key);
+                list.insert(at, interval);
+            }
+            Group::Few(list) => {
+                let mut root = None;
+                for interval in list.drain(..).chain([interval]) {
+                    insert(&mut root, Node::new(interval));
+                }
+                *group = Group::Many(root);
+            }
+            Group::Many(root) => insert(root, Node::new(interval)),
         }
-        let priority = xxh3_64(&bytes);
-        let node = Box::new(Node { key, end, latest_end: end, priority, left: None, right: None, value });
-        insert(&mut self.root, node);
     }
 
     /// Takes an interval away.
     pub(crate) fn remove(&mut self, key: &IntervalKey) -> Option<V> {
-        remove(&mut self.root, key).map(|removed| removed.value)
+        let group = self.groups.get_mut(&key.group)?;
+        let (removed, is_empty) = match group {
+            Group::Few(list) => {
+                let at = list.binary_search_by(|interval| interval.key.cmp(key)).ok()?;
+                (list.remove(at).value, list.is_empty())
+            }
+            Group::Many(root) => {
+                let removed = remove(root, key)?;
+                (removed.value, root.is_none())
+            }
+        };
+        if is_empty {
+            self.groups.remove(&key.group);
+            if self.groups.capacity() > 1024 && self.groups.len() < self.groups.capacity() / 16 {
+                self.groups.shrink_to_fit();
+            }
+        }
+        Some(removed)
     }
 
     /// The value of an interval.
     pub(crate) fn get(&self, key: &IntervalKey) -> Option<&V> {
-        let mut link = &self.root;
+        let mut link = match self.groups.get(&key.group)? {
+            Group::Few(list) => {
+                let at = list.binary_search_by(|interval| interval.key.cmp(key)).ok()?;
+                return Some(&list[at].value);
+            }
+            Group::Many(root) => root,
+        };
         while let Some(node) = link {
             link = match key.cmp(&node.key) {
                 std::cmp::Ordering::Less => &node.left,
@@ -93,22 +159,38 @@ impl<V> Intervals<V> {
 
     /// Changes an interval's end and value.
     pub(crate) fn update(&mut self, key: &IntervalKey, change: impl FnOnce(&mut i64, &mut V)) {
-        update(&mut self.root, key, change);
+        match self.groups.get_mut(&key.group) {
+            Some(Group::Few(list)) => {
+                if let Ok(at) = list.binary_search_by(|interval| interval.key.cmp(key)) {
+                    let interval = &mut list[at];
+                    change(&mut interval.end, &mut interval.value);
+                }
+            }
+            Some(Group::Many(root)) => update(root, key, change),
+            None => {}
+        }
     }
 
     /// The first operation of `group` that is at least `operation`.
     pub(crate) fn operation_from(&self, group: u64, operation: u64) -> Option<u64> {
         let from = IntervalKey { group, operation, start: i64::MIN, seq: 0 };
-        let (mut link, mut found) = (&self.root, None);
+        let mut link = match self.groups.get(&group)? {
+            Group::Few(list) => {
+                let at = list.partition_point(|interval| interval.key < from);
+                return list.get(at).map(|interval| interval.key.operation);
+            }
+            Group::Many(root) => root,
+        };
+        let mut found = None;
         while let Some(node) = link {
             link = if node.key >= from {
-                found = Some(node.key);
+                found = Some(node.key.operation);
                 &node.left
             } else {
                 &node.right
             };
         }
-        found.filter(|key| key.group == group).map(|key| key.operation)
+        found
     }
 
     /// Calls `visit` with the intervals of one operation that start at or before `start` and end at or after `end`,
@@ -123,7 +205,21 @@ impl<V> Intervals<V> {
     ) {
         let low = IntervalKey { group, operation, start: i64::MIN, seq: 0 };
         let high = IntervalKey { group, operation, start, seq: u64::MAX };
-        containing(self.root.as_deref(), &low, &high, end, visit);
+        match self.groups.get(&group) {
+            Some(Group::Few(list)) => {
+                let until = list.partition_point(|interval| interval.key <= high);
+                let own = list[..until].iter().rev().take_while(|interval| interval.key >= low);
+                for interval in own.filter(|interval| interval.end >= end) {
+                    if !visit(&interval.key, interval.end, &interval.value) {
+                        return;
+                    }
+                }
+            }
+            Some(Group::Many(root)) => {
+                containing(root.as_deref(), &low, &high, end, visit);
+            }
+            None => {}
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use hashbrown::{HashMap, HashSet};
+
 use crate::engine::compose::Parent;
 use crate::engine::half::Tokens;
 use crate::engine::ids::SpanContext;
@@ -10,11 +12,16 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::open::MAX_CANDIDATES;
 use crate::time::Monotonic;
 
+/// Whether a table has so much more room than entries that it is worth giving back: bursts pass.
+fn is_roomy(len: usize, capacity: usize) -> bool {
+    capacity > 1024 && len < capacity / 16
+}
+
 /// Fingerprints of halves: those of open starts and closed spans for as long as these are remembered, those of others
 /// for the duplicate memory.
 #[derive(Debug, Default)]
 pub(crate) struct Fingerprints {
-    known: BTreeSet<u64>,
+    known: HashSet<u64>,
     expiry: VecDeque<(Monotonic, u64)>,
 }
 
@@ -48,6 +55,9 @@ impl Fingerprints {
         if self.expiry.is_empty() {
             self.expiry.shrink_to_fit();
         }
+        if is_roomy(self.known.len(), self.known.capacity()) {
+            self.known.shrink_to_fit();
+        }
     }
 
     fn forget_first(&mut self) {
@@ -79,7 +89,7 @@ pub(crate) enum TokenHolder {
 /// Who holds which pairing token.
 #[derive(Debug, Default)]
 pub(crate) struct TokenTable {
-    holders: BTreeMap<u64, TokenHolder>,
+    holders: HashMap<u64, TokenHolder>,
     expiry: VecDeque<(Monotonic, u64)>,
 }
 
@@ -130,6 +140,10 @@ impl TokenTable {
         while self.expiry.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();
         }
+        if is_roomy(self.holders.len(), self.holders.capacity()) {
+            self.holders.shrink_to_fit();
+            self.expiry.shrink_to_fit();
+        }
     }
 
     fn forget_first(&mut self) {
@@ -149,7 +163,7 @@ impl TokenTable {
 #[derive(Debug, Default)]
 pub(crate) struct Ordinals {
     /// By the base of the derivation: the next ordinal, and how many spans still use one.
-    bases: BTreeMap<u64, (u32, u32)>,
+    bases: HashMap<u64, (u32, u32)>,
 }
 
 impl Ordinals {
@@ -167,6 +181,9 @@ impl Ordinals {
             *users -= 1;
             if *users == 0 {
                 self.bases.remove(&base);
+                if is_roomy(self.bases.len(), self.bases.capacity()) {
+                    self.bases.shrink_to_fit();
+                }
             }
         }
     }
