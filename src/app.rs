@@ -28,12 +28,20 @@ use crate::receiver::{self, Drain, Receiver};
 use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Shards, Tap};
 use crate::time::Now;
 
-pub(crate) use clock::start as start_clock;
+pub(crate) use clock::{after, start as start_clock};
 pub(crate) use run::announce;
 pub use run::run;
 
-/// Shards, at most: each is a task that decodes and pairs at some hundred thousand events a second.
-const MAX_SHARDS: usize = 16;
+/// Threads, at most; each takes some hundred thousand events a second.
+const MAX_THREADS: usize = 16;
+
+/// Threads that work, and shards: half of the machine's cores. The bridge stands beside workers that need the others, and
+/// where events come one by one, two threads that wake each other cost several times what one costs.
+#[must_use]
+pub fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, MAX_THREADS)
+}
 
 /// How long the shards have to close what is open.
 const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
@@ -91,7 +99,7 @@ impl App {
         let mut tasks = JoinSet::new();
         tasks.spawn(named("exporter", export));
         let registry = Arc::new(Registry::new(config.receiver.max_workers));
-        let parallelism = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SHARDS);
+        let parallelism = threads();
         let capacity = Capacity::new(parallelism, config.max_open_spans, config.max_open_bytes);
         let settings = Arc::new(config.engine.clone());
         let mut senders = Vec::with_capacity(parallelism);

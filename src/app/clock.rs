@@ -25,6 +25,11 @@ pub(super) fn tokio_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
+/// tokio's clock, `wait` from now.
+pub(crate) fn after(wait: std::time::Duration) -> tokio::time::Instant {
+    tokio_now() + wait
+}
+
 /// A seed for jitter: any two bridges should differ, nothing more.
 pub(super) fn seed() -> u64 {
     u64::from(std::process::id()).rotate_left(32) ^ unix_nanos().cast_unsigned()

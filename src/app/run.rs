@@ -13,6 +13,7 @@ use crate::config::Config;
 /// When a port cannot be had, or a part broke.
 pub fn run(config: Config) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(super::threads())
         .enable_all()
         .build()
         .map_err(|error| RunError::Internal(format!("failed to start the runtime: {error}")))?;

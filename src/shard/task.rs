@@ -1,5 +1,6 @@
 //! What a shard's task does: wait, take what has come, and pass on what the engine makes of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::time::{Monotonic, Now};
 
 /// Messages of the channel that are taken in one turn, before time-outs and outputs have theirs.
 const MESSAGES_PER_TURN: usize = 32;
+
+/// How late an alarm may be, so that spans which are due a moment apart share one: a wake-up costs more than a span.
+const ALARM_SLACK: Duration = Duration::from_millis(4);
 
 /// Spans that wait for whoever watches them; what it does not take is left out there, not in the export.
 pub type Tap = mpsc::Sender<Vec<Span>>;
@@ -49,12 +53,24 @@ impl ShardTask {
     pub async fn run(mut self, settings: Arc<Settings>) {
         let mut engine = Engine::new(settings, self.number);
         let mut batch = Vec::with_capacity(MESSAGES_PER_TURN);
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut armed_for = None;
         loop {
-            let wait = engine.poll_timeout().map(|at| self.until(at));
+            let due = engine.poll_timeout();
+            if due != armed_for {
+                armed_for = due;
+                if let Some(at) = due {
+                    let wait = self.until(at) + ALARM_SLACK;
+                    alarm.as_mut().reset(crate::app::after(wait));
+                }
+            }
             let taken = tokio::select! {
                 biased;
                 taken = self.messages.recv_many(&mut batch, MESSAGES_PER_TURN) => taken,
-                () = sleep(wait) => 0,
+                () = &mut alarm, if armed_for.is_some() => {
+                    armed_for = None;
+                    0
+                }
             };
             if taken == 0 && self.messages.is_closed() && self.messages.is_empty() {
                 return;
@@ -151,12 +167,5 @@ fn take_event(engine: &mut Engine, stream: StreamId, message: &Bytes, now: Now) 
             tracing::debug!(stream = stream.0, %error, "a message is no TelemetryEvent");
             engine.handle(Input::Unreadable { stream, reason: DropReason::Malformed }, now);
         }
-    }
-}
-
-async fn sleep(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
     }
 }
