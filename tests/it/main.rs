@@ -1,5 +1,6 @@
 //! Integration tests of the bridge as it is shipped: the binary, real workers, the real Collector and the real Jaeger.
 
+mod bad_input;
 mod demo;
 mod e2e;
 mod engine;

@@ -8,11 +8,14 @@ pub(crate) mod jaeger;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod sink;
 pub(crate) mod truth;
+pub(crate) mod worker;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -49,6 +52,11 @@ pub(crate) async fn until<T>(
     tokio::time::timeout(limit, look)
         .await
         .with_context(|| format!("gave up waiting {limit:?} for {what}"))?
+}
+
+/// What a mutex guards, also after a test that held it has panicked.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Addresses on loopback that nothing listens on just now.

@@ -1,23 +1,25 @@
 //! The bridge's own binary as a test starts it.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{ChildStdout, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use std::collections::BTreeMap;
-use tokio::sync::oneshot;
 
 use super::process::Process;
-use super::{START_LIMIT, fetch, until};
+use super::{START_LIMIT, fetch, locked, until};
 
 /// A running bridge. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Bridge {
     /// `host:port` for workers.
     pub(crate) grpc: String,
-    admin: String,
+    /// `host:port` for operators.
+    pub(crate) admin: String,
     process: Process,
 }
 
@@ -28,26 +30,56 @@ impl Bridge {
     ///
     /// When it ends, or says something else first, or nothing in time.
     pub(crate) async fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_snakepit-otel-bridge"));
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(arguments)
-            .env_clear()
-            .envs(variables.iter().copied());
-        let mut process = Process::spawn("the bridge", &mut command)?;
-        let stdout = process.take_stdout()?;
-        let line = tokio::time::timeout(START_LIMIT, first_line(stdout)).await;
-        let line = line.context("no READY line in time")?;
-        if line.is_err() {
-            process.ended(START_LIMIT).await?;
-            process.ensure_running()?;
-        }
-        let line = line?;
+        let mut process = Process::spawn("the bridge", &mut command(arguments, variables))?;
+        let output = lines(process.take_stdout()?);
+        let line = until("the READY line", START_LIMIT, async || {
+            let line = locked(&output).first().cloned();
+            if line.is_none() {
+                process.ensure_running()?;
+            }
+            Ok(line)
+        })
+        .await?;
         let (grpc, admin) = line
             .strip_prefix("READY grpc=")
             .and_then(|rest| rest.split_once(" admin="))
             .with_context(|| format!("the bridge's first line is {line:?}"))?;
         Ok(Self { grpc: grpc.to_owned(), admin: admin.to_owned(), process })
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Memory that it has held at most so far.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub(crate) fn peak_memory_mib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
+    }
+
+    /// Sends a signal by its short name.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be sent.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        self.process.signal(name)
+    }
+
+    /// Waits for its end by itself, or by a signal sent before; answers the status and the log.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within `limit`.
+    pub(crate) async fn ended(mut self, limit: Duration) -> Result<(ExitStatus, String)> {
+        let status = self.process.ended(limit).await?;
+        Ok((status, self.process.log()))
     }
 
     /// The answer of an admin route.
@@ -65,7 +97,13 @@ impl Bridge {
     ///
     /// When they cannot be read, or do not add up: they do at every instant.
     pub(crate) async fn ledger(&self) -> Result<Ledger> {
-        let text = self.admin("/api/v1/ledger").await?;
+        // A busy bridge may ask to be asked again.
+        let text = until("the ledger", START_LIMIT, async || match self.admin("/api/v1/ledger").await {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.to_string().contains("a shard did not answer") => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await?;
         let ledger: Ledger = serde_json::from_str(&text).with_context(|| format!("failed to read {text}"))?;
         ledger.ensure_adds_up().with_context(|| text.clone())?;
         Ok(ledger)
@@ -94,25 +132,34 @@ impl Bridge {
     /// # Errors
     ///
     /// When it does not end within `limit`.
-    pub(crate) async fn terminate(mut self, limit: Duration) -> Result<(ExitStatus, String)> {
-        self.process.terminate()?;
-        let status = self.process.ended(limit).await?;
-        Ok((status, self.process.log()))
+    pub(crate) async fn terminate(self, limit: Duration) -> Result<(ExitStatus, String)> {
+        self.signal("TERM")?;
+        self.ended(limit).await
     }
 }
 
-/// The first line that a program prints. What follows is read and dropped, so that the program never waits for us.
-async fn first_line(stdout: ChildStdout) -> Result<String> {
-    let (send, receive) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut lines = BufReader::new(stdout).lines();
-        if let Some(Ok(line)) = lines.next() {
-            // Nobody waits any more if the test gave up.
-            let _ = send.send(line);
+fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snakepit-otel-bridge"));
+    command.arg("serve");
+    for flag in ["--listen", "--admin-listen"] {
+        if !arguments.contains(&flag) {
+            command.args([flag, "127.0.0.1:0"]);
         }
-        lines.for_each(drop);
+    }
+    command.args(arguments).env_clear().envs(variables.iter().copied());
+    command
+}
+
+/// The lines that a program prints, as they come; it never waits for us.
+fn lines(stdout: ChildStdout) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let collected = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            locked(&collected).push(line);
+        }
     });
-    receive.await.context("the bridge printed nothing")
+    lines
 }
 
 /// `GET /api/v1/ledger`.
@@ -122,7 +169,7 @@ pub(crate) struct Ledger {
     pub(crate) spans: Items,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Events {
     pub(crate) received: u64,
     pub(crate) paired: u64,

@@ -75,17 +75,21 @@ impl Process {
         ended.with_context(|| format!("its log:\n{}", self.log_tail()))
     }
 
-    /// Asks the program to end, as an operator would.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its short name: `TERM`.
     ///
     /// # Errors
     ///
     /// When the signal cannot be sent.
-    pub(crate) fn terminate(&self) -> Result<()> {
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
         // The shell's own `kill`: the standard library sends no signals but the one that cannot be caught.
-        let status =
-            Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status()?;
+        let command = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &command]).status()?;
         if !status.success() {
-            bail!("failed to send SIGTERM to {}", self.name);
+            bail!("failed to send SIG{name} to {}", self.name);
         }
         Ok(())
     }
