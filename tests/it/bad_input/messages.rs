@@ -177,6 +177,20 @@ async fn ten_thousand_names_take_little_memory() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn long_names_take_little_memory() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    let hostile = scene.hostile().await?;
+    for number in 0..200 {
+        let operation = format!("{number}_{}", "n".repeat(1_000_000));
+        hostile.send(&event(&format!("{operation}.start"), "", wall())).await?;
+    }
+    scene.ends_with(fates(0, 0, 200, &[])).await?;
+    let peak = scene.bridge.peak_memory_mib()?;
+    assert!(peak < MOST_MEMORY_MIB, "{peak} MiB");
+    hostile.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_correlation_id_of_1_mb_pairs_and_is_cut() -> Result<()> {
     let mut scene = Scene::set().await?;
     let hostile = scene.hostile().await?;
