@@ -70,14 +70,26 @@ impl Attributes {
         self.set(key, AttributeValue::Text(&format!("{first}.{second}")));
     }
 
-    /// Adds what `other` has and this list has not.
-    pub fn add_missing(&mut self, other: &Self) {
+    /// Adds what `other` has and this list has not, up to `max` attributes in all. Returns how many found no room.
+    pub fn add_missing(&mut self, other: &Self, max: usize) -> u32 {
+        let mut left_out = 0;
         for (key, value) in other.iter() {
             if self.value(key).is_none() {
-                self.push(key, value);
+                if self.len() < max {
+                    self.push(key, value);
+                } else {
+                    left_out += 1;
+                }
             }
         }
-        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.dropped = self.dropped.saturating_add(other.dropped).saturating_add(left_out);
+        left_out
+    }
+
+    /// Gives back the room that nothing came for.
+    pub fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 
     /// Whether the first `self_len` attributes here and the first `other_len` there agree on every key that both have.

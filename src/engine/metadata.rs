@@ -145,6 +145,13 @@ impl Reader {
         let mut meaning = Meaning { attributes: Attributes::with_capacity(event), ..Meaning::default() };
         let mut said = Said::default();
         let ends = matches!(phase, Some(Phase::Stop | Phase::Exception));
+        // First, so that no limit on attributes keeps it out.
+        if !correlation_id.is_empty() {
+            let shown = self.shown("correlation_id", correlation_id);
+            if !matches!(shown, Shown::Nothing) {
+                self.set_text(&mut meaning, "correlation_id", shown.as_str());
+            }
+        }
         for (key, value) in &event.metadata {
             let shown = self.shown(key, value);
             if matches!(shown, Shown::Nothing) {
@@ -162,12 +169,6 @@ impl Reader {
                 self.set_text(&mut meaning, key, shown.as_str());
             }
         }
-        if !correlation_id.is_empty() {
-            let shown = self.shown("correlation_id", correlation_id);
-            if !matches!(shown, Shown::Nothing) {
-                self.set_text(&mut meaning, "correlation_id", shown.as_str());
-            }
-        }
         if let (Some(module), Some(function)) =
             (event.metadata_value("python_module"), event.metadata_value("function"))
             && self.redact.is_empty()
@@ -182,6 +183,10 @@ impl Reader {
         }
         if ends {
             said.conclude(&mut meaning, phase == Some(Phase::Exception), &self.limits);
+        }
+        if meaning.cut > 0 {
+            // Room was made for all that was sent; an open span would keep it.
+            meaning.attributes.shrink();
         }
         meaning
     }
@@ -321,7 +326,8 @@ impl Said {
             }
             return;
         }
-        let description = message.as_deref().or(self.error.as_deref()).unwrap_or_default();
+        let error = self.error.as_deref().map(|error| truncated(error, limits.max_attribute_value_bytes));
+        let description = message.as_deref().or(error).unwrap_or_default();
         meaning.outcome.status = Some(Status::Error(Arc::from(description)));
         meaning.outcome.error_type = Some(Arc::from(type_name.as_deref().unwrap_or("_OTHER")));
         if is_exception || type_name.is_some() || stacktrace.is_some() {

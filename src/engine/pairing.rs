@@ -357,7 +357,8 @@ impl WorkerState {
         }
         let times = compose::paired_times(start.start, end.time, end.duration, cx.now);
         let mut attributes = end.meaning.attributes;
-        attributes.add_missing(&start.attributes);
+        let left_out = attributes.add_missing(&start.attributes, cx.settings.limits.max_attributes);
+        self.ledger.notes.attributes_cut += u64::from(left_out);
         let mut finished = Finished {
             name: start.name,
             context,

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use snakepit_otel_bridge::proto::TelemetryEvent;
 use snakepit_otel_bridge::proto::telemetry_value::Value;
 
 use super::{LIMIT, Scene, fates};
@@ -144,6 +145,56 @@ async fn a_clock_that_jumps_is_survived() -> Result<()> {
     assert_eq!(lengths("set.back"), [1, 1_000]);
     assert_eq!(lengths("set.forward"), [1_000, DAY_NS.unsigned_abs()]);
     assert_eq!(lengths("set.wild"), [1_000]);
+    hostile.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_beyond_the_limit_are_counted_on_their_span() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    let hostile = scene.hostile().await?;
+    let [start, stop] = pair("tool.execution", "", wall(), 1_000);
+    let with = |mut event: TelemetryEvent, half: &str| {
+        for number in 0..100 {
+            event = event.meta(&format!("{half}_{number:03}"), "x");
+        }
+        event
+    };
+    hostile.send(&with(start, "start")).await?;
+    hostile.send(&with(stop, "stop")).await?;
+
+    scene.ends_with(fates(2, 0, 0, &[])).await?;
+    let span = scene.sink.spans_of("hostile", 1, LIMIT).await?.remove(0);
+    // `snakepit.event` comes on top: what the bridge says of a span does not give way to what the worker says.
+    let own = span.attributes.iter().filter(|attribute| attribute.key.starts_with("snakepit.")).count();
+    let theirs = span.attributes.len() - own;
+    assert_eq!(theirs, 128);
+    assert_eq!(theirs + usize::try_from(span.dropped_attributes_count)?, 200);
+    assert!(scene.metric("snakepit_bridge_attributes_cut_total").await? > 0);
+    hostile.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_metadata_entries_cost_their_span_only() -> Result<()> {
+    const ENTRIES: u32 = 100_000;
+    let mut scene = Scene::set().await?;
+    let hostile = scene.hostile().await?;
+    let [mut start, stop] = pair("tool.execution", "a", wall(), 1_000);
+    start.metadata = (0..ENTRIES).map(|number| (format!("{number:x}"), String::new())).collect();
+    hostile.send(&start).await?;
+    hostile.send(&stop).await?;
+    // Many of them open at a time take no more than what they keep.
+    for number in 0..40 {
+        start.correlation_id = format!("other-{number}");
+        hostile.send(&start).await?;
+    }
+
+    scene.ends_with(fates(2, 0, 40, &[])).await?;
+    let span = scene.sink.spans_of("hostile", 1, LIMIT).await?.remove(0);
+    assert_eq!(span.attributes.len(), 128 + 1, "the event's name comes on top");
+    assert_eq!(text(&span.attributes, "snakepit.correlation_id"), Some("a"));
+    assert_eq!(span.dropped_attributes_count, ENTRIES + 1 - 128);
+    let peak = scene.bridge.peak_memory_mib()?;
+    assert!(peak < 160, "{peak} MiB");
     hostile.close().await
 }
 
