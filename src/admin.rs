@@ -20,13 +20,15 @@ mod workers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 pub use readiness::Readiness;
 pub use sources::AdminState;
 
+use crate::diagnostics::escaped_json;
 use problem::Problem;
 use settings::AdminSettings;
 
@@ -43,6 +45,11 @@ pub fn router(settings: &AdminSettings, state: AdminState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)
         .layer(middleware::from_fn_with_state(Arc::new(guard::Guard::new(settings)), guard::guard))
+}
+
+/// An answer with text from workers in it, which whoever asked may well print on a terminal.
+fn safe_json(value: &serde_json::Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], escaped_json(value.to_string())).into_response()
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -132,6 +132,25 @@ pub fn is_treacherous(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Compact JSON whose strings hold no treacherous character as such. JSON itself demands that of ASCII's alone, which
+/// leaves a terminal the eight-bit ones.
+#[must_use]
+pub fn escaped_json(json: String) -> String {
+    if !json.contains(is_treacherous) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 32);
+    for character in json.chars() {
+        if is_treacherous(character) {
+            // All of them lie in the first plane, so that one escape holds each.
+            write!(escaped, "\\u{:04x}", u32::from(character)).expect("a String takes everything");
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 /// Writers whose records are one line each, without treacherous characters.
 #[derive(Clone)]
 struct Escaping<W> {
@@ -208,6 +227,15 @@ mod tests {
         let record: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(record["message"], nasty);
         assert_eq!(record["worker.id"], nasty);
+    }
+
+    #[test]
+    fn json_is_the_same_with_its_treacherous_characters_escaped() {
+        let value = serde_json::json!({"a\u{9b}31m": "b\u{7f}\u{202e}\u{2028}\u{1b}\n\"ü"});
+        let escaped = escaped_json(value.to_string());
+        assert!(!escaped.contains(is_treacherous), "{escaped}");
+        assert!(escaped.contains('ü'));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
+use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
 use crate::engine::attributes::AttributeValue;
@@ -29,7 +30,7 @@ pub(super) async fn answer(
     let answers = ask(&state.shards, |sender| ShardMessage::OpenSpans(query.clone(), sender)).await?;
     let (spans, total) = merge(answers, query.limit);
     let shown: Vec<Value> = spans.iter().map(show).collect();
-    Ok(axum::Json(json!({"spans": shown, "total": total})).into_response())
+    Ok(safe_json(&json!({"spans": shown, "total": total})))
 }
 
 fn parse(pairs: &[(String, String)]) -> Result<OpenSpanQuery, Problem> {

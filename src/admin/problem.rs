@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::diagnostics::escaped_json;
+
 /// An answer that says what went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -39,6 +41,6 @@ impl IntoResponse for Problem {
             body["parameter"] = json!(parameter);
         }
         let json = HeaderValue::from_static("application/problem+json");
-        (self.status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
+        (self.status, [(header::CONTENT_TYPE, json)], escaped_json(body.to_string())).into_response()
     }
 }

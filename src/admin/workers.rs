@@ -1,10 +1,11 @@
 //! `GET /api/v1/workers`: who is connected, or was a moment ago.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
 use crate::engine::report::WorkerReport;
@@ -18,7 +19,7 @@ pub(super) async fn answer(State(state): State<AdminState>) -> Result<Response, 
         ask(&state.shards, ShardMessage::Workers).await?.into_iter().flatten().collect();
     workers.sort_by(|left, right| left.key.cmp(&right.key));
     let shown: Vec<Value> = workers.iter().map(show).collect();
-    Ok(axum::Json(json!({"workers": shown})).into_response())
+    Ok(safe_json(&json!({"workers": shown})))
 }
 
 fn show(worker: &WorkerReport) -> Value {

@@ -1,7 +1,7 @@
 //! `OTEL_TRACES_EXPORTER=console`: one line of JSON a span, on standard output.
 //!
-//! The lines are for reading and for piping into `jq`; their shape is not OTLP/JSON. JSON also escapes what a worker may
-//! have put into a name.
+//! The lines are for reading and for piping into `jq`; their shape is not OTLP/JSON. What a worker may have put into
+//! its texts to move a cursor is escaped.
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Map;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use crate::diagnostics::escaped_json;
 use crate::exporter::refusal::Refusal;
 use crate::exporter::retry::Outcome;
 
@@ -109,7 +110,9 @@ fn line(span: &Span, worker: &str) -> String {
             .map(|link| format!("{}:{}", hex(&link.trace_id), hex(&link.span_id)))
             .collect(),
     };
-    serde_json::to_string(&line).expect("strings, numbers and maps with string keys become JSON")
+    escaped_json(
+        serde_json::to_string(&line).expect("strings, numbers and maps with string keys become JSON"),
+    )
 }
 
 fn worker(resource: Option<&Resource>) -> &str {
@@ -169,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_span_is_a_line_of_json() {
-        let mut span = span("snakepit.python.tool\u{1b}[31m\n");
+        let mut span = span("snakepit.python.tool\u{1b}[31m\n\u{9b}");
         span.start = UnixNanos(1_700_000_000_123_456_789);
         span.end = span.start.saturating_add(1_234_567);
         span.parent_span_id = Some(SpanId([3; 8]));
@@ -188,7 +191,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             concat!(
                 r#"{"start":"2023-11-14T22:13:20.123456789Z","duration_ms":1.234,"#,
-                r#""name":"snakepit.python.tool\u001b[31m\n","worker":"worker_1@node_a","status":"error","#,
+                r#""name":"snakepit.python.tool\u001b[31m\n\u009b","worker":"worker_1@node_a","status":"error","#,
                 r#""message":"boom","kind":"INTERNAL","trace_id":"01010101010101010101010101010101","#,
                 r#""span_id":"0202020202020202","parent_span_id":"0303030303030303","#,
                 r#""attributes":{"f":"NaN","n":1}}"#,

@@ -2,6 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use serde_json::Value as Json;
+use snakepit_otel_bridge::diagnostics::is_treacherous;
 use snakepit_otel_bridge::proto::TelemetryEvent;
 use snakepit_otel_bridge::proto::telemetry_value::Value;
 
@@ -145,6 +147,44 @@ async fn a_clock_that_jumps_is_survived() -> Result<()> {
     assert_eq!(lengths("set.back"), [1, 1_000]);
     assert_eq!(lengths("set.forward"), [1_000, DAY_NS.unsigned_abs()]);
     assert_eq!(lengths("set.wild"), [1_000]);
+    hostile.close().await
+}
+
+/// Text is passed on as it is, and reaches neither the log nor the API's readers as something that their terminals obey.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_characters_stay_text() -> Result<()> {
+    const NASTY: &str = "a\u{1b}[2J\r\nb\0c\u{7f}d\u{9b}31me\u{202e}f\u{2028}g\"\\";
+    let mut scene = Scene::set().await?;
+    let mut hostile = Connector::named("hostile\u{9b}31m").header("x-snakepit-pool", b"gpu\t1");
+    hostile = hostile.header("x-snakepit-dialect", "\u{202e}design".as_bytes());
+    let hostile = hostile.connect(&scene.bridge.grpc).await?;
+    let nasty = |event: TelemetryEvent| event.meta(NASTY, NASTY).meta("tool", NASTY).meta("worker_id", NASTY);
+    let [start, stop] = pair("tool.execution", NASTY, wall(), 1_000);
+    let mut named = event("", NASTY, wall());
+    named.event_parts = vec![NASTY.to_owned(), "start".to_owned()];
+
+    hostile.send(&nasty(start)).await?;
+    hostile.send(&nasty(stop)).await?;
+    hostile.send(&nasty(named)).await?;
+    hostile.send_raw("\x07\u{9b}".into()).await?;
+
+    scene.ends_with(fates(2, 0, 1, &[("malformed", 1)])).await?;
+    let id = "hostile_31m";
+    let span = scene.sink.spans_of(id, 1, LIMIT).await?.remove(0);
+    for key in [NASTY, "snakepit.tool", "snakepit.correlation_id"] {
+        assert_eq!(text(&span.attributes, key), Some(NASTY));
+    }
+    for route in ["/api/v1/spans/open", "/api/v1/workers", "/metrics"] {
+        let answer = scene.bridge.admin(route).await?;
+        let found = answer.chars().find(|&character| is_treacherous(character) && character != '\n');
+        assert_eq!(found, None, "{route}: {answer}");
+    }
+    let open: Json = serde_json::from_str(&scene.bridge.admin("/api/v1/spans/open").await?)?;
+    assert_eq!(open["spans"][0]["correlation_id"], NASTY);
+    let log = scene.bridge.log();
+    let found = log.lines().find(|line| line.contains(is_treacherous));
+    assert_eq!(found, None);
+    assert!(log.lines().all(|line| serde_json::from_str::<Json>(line).is_ok()), "{log}");
     hostile.close().await
 }
 
