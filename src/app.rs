@@ -266,6 +266,7 @@ fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64
     ReceiverFigures {
         streams_open: counts.streams_open,
         streams_opened: counts.streams_total,
+        streams_broken: counts.streams_broken,
         streams_refused: [("workers", counts.refused_workers), ("other", counts.refused_streams)]
             .into_iter()
             .collect(),

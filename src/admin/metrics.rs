@@ -210,11 +210,16 @@ impl Figures {
         ]
     }
 
-    fn receiver(&self) -> [Family; 5] {
+    fn receiver(&self) -> [Family; 6] {
         let receiver = &self.receiver;
         [
             gauge("snakepit_bridge_streams_open", "Open streams of workers.", receiver.streams_open),
             counter("snakepit_bridge_streams_opened", "Streams of workers so far.", receiver.streams_opened),
+            counter(
+                "snakepit_bridge_streams_broken",
+                "Streams of workers that ended by broken framing or a broken connection.",
+                receiver.streams_broken,
+            ),
             reasons(
                 "snakepit_bridge_streams_refused",
                 "Streams of workers that were refused, by reason.",

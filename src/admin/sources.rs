@@ -65,6 +65,8 @@ pub struct ReceiverFigures {
     pub streams_open: u64,
     /// Streams so far.
     pub streams_opened: u64,
+    /// Streams that ended by broken framing or a broken connection.
+    pub streams_broken: u64,
     /// Streams that were refused, by reason.
     pub streams_refused: BTreeMap<&'static str, u64>,
     /// Workers connected or within their grace period.

@@ -1,13 +1,19 @@
 //! Clients that connect and do not behave: silent, deaf, too many, under another's name, with broken framing.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tonic::transport::Endpoint;
+use tonic::Code;
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt as _;
 
 use super::{LIMIT, Scene, fates};
 use crate::support::until;
@@ -173,6 +179,36 @@ async fn wrong_headers_harm_nobody() -> Result<()> {
     odd.close().await
 }
 
+/// A compressed message that is no gzip, or that expands beyond the limit, and a frame that is none: the transport ends
+/// such a stream, and that is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_framing_ends_its_stream_only() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    let channel = channel(&scene.bridge.grpc).await?;
+    let [start, _] = pair("tool.execution", "a", wall(), 1_000);
+    let whole = frame(0, &prost::Message::encode_to_vec(&start));
+    let bomb = zipped(&vec![0; 128 << 20])?;
+    let hostile = [
+        frame(1, b"this is no gzip"),
+        frame(1, &zipped(b"half of it")?[..12]),
+        frame(1, &bomb),
+        frame(7, b"no such flag"),
+        Bytes::from_static(b"\0\0\0\x01\0only the beginning of what was promised"),
+    ];
+    let count = hostile.len() as u64;
+    for bytes in hostile {
+        let code = raw_stream(&channel, [whole.clone(), bytes]).await?;
+        assert_ne!(code, Some(Code::Unknown), "the bridge knows what happened");
+    }
+
+    // The start before each came whole; the first four are equal to the first.
+    scene.ends_with(fates(0, 0, 1, &[("duplicate_start", count - 1)])).await?;
+    assert_eq!(scene.metric("snakepit_bridge_streams_broken_total").await?, count);
+    let peak = scene.bridge.peak_memory_mib()?;
+    assert!(peak < 160, "{peak} MiB");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_cut_counts_what_it_had_sent() -> Result<()> {
     let mut scene = Scene::set().await?;
@@ -186,4 +222,33 @@ async fn a_stream_that_is_cut_counts_what_it_had_sent() -> Result<()> {
     .await?;
     drop(hostile);
     scene.ends_with(fates(1_000, 0, 0, &[])).await
+}
+
+fn frame(flag: u8, message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+    [&[flag], &length[..], message].concat().into()
+}
+
+fn zipped(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}
+
+/// Sends these bytes as the body of a stream, and half-closes; answers with what status it ended.
+async fn raw_stream(channel: &Channel, chunks: impl IntoIterator<Item = Bytes>) -> Result<Option<Code>> {
+    let chunks: Vec<Bytes> = chunks.into_iter().collect();
+    let body = StreamBody::new(tokio_stream::iter(
+        chunks.into_iter().map(|chunk| Ok::<_, tonic::Status>(hyper::body::Frame::data(chunk))),
+    ));
+    let request = http::Request::post("/SnakepitBridge/StreamTelemetry")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-encoding", "gzip")
+        .header("x-snakepit-worker-id", "hostile")
+        .body(Body::new(body))?;
+    let response = tokio::time::timeout(LIMIT, channel.clone().oneshot(request)).await??;
+    let collected = tokio::time::timeout(LIMIT, response.into_body().collect()).await?;
+    let trailers = collected.ok().and_then(|collected| collected.trailers().cloned());
+    Ok(trailers.and_then(|trailers| Some(tonic::Status::from_header_map(&trailers)?.code())))
 }
