@@ -4,5 +4,6 @@ mod bad_input;
 mod demo;
 mod e2e;
 mod engine;
+mod lifecycle;
 mod support;
 mod tidy;

@@ -16,7 +16,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -52,6 +52,12 @@ pub(crate) async fn until<T>(
     tokio::time::timeout(limit, look)
         .await
         .with_context(|| format!("gave up waiting {limit:?} for {what}"))?
+}
+
+/// For measuring how long something took.
+#[expect(clippy::disallowed_methods, reason = "tests measure the bridge, which has clocks of its own")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 /// What a mutex guards, also after a test that held it has panicked.

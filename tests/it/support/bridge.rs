@@ -21,6 +21,7 @@ pub(crate) struct Bridge {
     /// `host:port` for operators.
     pub(crate) admin: String,
     process: Process,
+    output: Arc<Mutex<Vec<String>>>,
 }
 
 impl Bridge {
@@ -44,7 +45,28 @@ impl Bridge {
             .strip_prefix("READY grpc=")
             .and_then(|rest| rest.split_once(" admin="))
             .with_context(|| format!("the bridge's first line is {line:?}"))?;
-        Ok(Self { grpc: grpc.to_owned(), admin: admin.to_owned(), process })
+        Ok(Self { grpc: grpc.to_owned(), admin: admin.to_owned(), process, output })
+    }
+
+    /// Starts a bridge that should not come to serve; answers how it ended, what it printed, and its log.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end by itself.
+    pub(crate) async fn refused(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<(ExitStatus, Vec<String>, String)> {
+        let mut process = Process::spawn("the bridge", &mut command(arguments, variables))?;
+        let output = lines(process.take_stdout()?);
+        let status = process.ended(START_LIMIT).await?;
+        let output = locked(&output).clone();
+        Ok((status, output, process.log()))
+    }
+
+    /// What it has printed so far, READY line included.
+    pub(crate) fn output(&self) -> Vec<String> {
+        locked(&self.output).clone()
     }
 
     /// What it has logged so far.
@@ -191,6 +213,20 @@ pub(crate) struct Items {
 }
 
 impl Ledger {
+    /// The sums in the log's last line.
+    ///
+    /// # Errors
+    ///
+    /// When that line is another, or they do not add up.
+    pub(crate) fn of_log(log: &str) -> Result<Self> {
+        let last = log.lines().last().context("the log is empty")?;
+        let record: serde_json::Value = serde_json::from_str(last).with_context(|| last.to_owned())?;
+        let ledger = record["ledger"].as_str().with_context(|| format!("no ledger in {last}"))?;
+        let ledger: Self = serde_json::from_str(ledger)?;
+        ledger.ensure_adds_up().with_context(|| last.to_owned())?;
+        Ok(ledger)
+    }
+
     fn ensure_adds_up(&self) -> Result<()> {
         let Events { received, paired, rebuilt, incomplete, standalone, pending, dropped } = &self.events;
         let fates = paired + rebuilt + incomplete + standalone + pending + sum(dropped);

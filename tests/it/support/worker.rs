@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 /// Longest wait for an answer of the bridge.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -129,6 +129,16 @@ impl Worker {
         sent.await.context("the bridge takes nothing")?.context("the stream is over")
     }
 
+    /// The next control, as bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the response ends instead.
+    pub(crate) async fn control(&mut self) -> Result<Bytes> {
+        let message = tokio::time::timeout(ANSWER_LIMIT, self.incoming.message()).await?;
+        message?.context("the response has ended")
+    }
+
     /// Half-closes, and waits for the bridge's OK after whatever controls come.
     ///
     /// # Errors
@@ -143,6 +153,21 @@ impl Worker {
         };
         tokio::time::timeout(ANSWER_LIMIT, ending).await.context("no answer to the half-close")??;
         Ok(())
+    }
+
+    /// Waits until the bridge ends the stream; answers how.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub(crate) async fn ended_by_bridge(mut self) -> Result<Code> {
+        loop {
+            match tokio::time::timeout(ANSWER_LIMIT, self.incoming.message()).await? {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Code::Ok),
+                Err(status) => return Ok(status.code()),
+            }
+        }
     }
 
     /// Whether the stream is still open after its controls.
