@@ -124,9 +124,7 @@ impl Scene {
 
     /// A value of `/metrics`.
     async fn metric(&self, name: &str) -> Result<u64> {
-        let text = self.bridge.admin("/metrics").await?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+        self.bridge.metric(name).await
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod demo;
 mod e2e;
 mod engine;
+mod export;
 mod lifecycle;
 mod support;
 mod tidy;

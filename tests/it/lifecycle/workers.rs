@@ -17,7 +17,7 @@ use crate::support::{free_addresses, repository, until};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_is_lost_after_the_grace_period() -> Result<()> {
     let sink = Sink::grpc().await?;
-    let bridge = bridge_to(&sink, &["--reconnect-grace", "300ms"]).await?;
+    let bridge = bridge_to(&sink, &["--reconnect-grace", "1s"]).await?;
     let (process, worker) = relayed_worker(&bridge).await?;
     worker.send(&event("tool.execution.start", "a", wall())).await?;
     until("the start", LIMIT, async || Ok((bridge.ledger().await?.events.pending == 1).then_some(())))
@@ -31,7 +31,7 @@ async fn a_worker_that_dies_is_lost_after_the_grace_period() -> Result<()> {
     assert_eq!(span.status.map(|status| status.code), Some(2));
     // At the loss, not at the end of the grace period.
     let until_loss = span.end_time_unix_nano.abs_diff(died.unsigned_abs());
-    assert!(until_loss < 250_000_000, "ends {until_loss} ns from the loss");
+    assert!(until_loss < 900_000_000, "ends {until_loss} ns from the loss");
     let events = bridge.ledger().await?.events;
     assert_eq!(events, Events { received: 1, incomplete: 1, ..Events::default() });
     let workers: Json = serde_json::from_str(&bridge.admin("/api/v1/workers").await?)?;

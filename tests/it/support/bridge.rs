@@ -113,6 +113,17 @@ impl Bridge {
         fetch(&format!("http://{}{route}", self.admin)).await
     }
 
+    /// A value of `/metrics`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name without labels.
+    pub(crate) async fn metric(&self, name: &str) -> Result<u64> {
+        let text = self.admin("/metrics").await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
     /// The sums as they are now.
     ///
     /// # Errors
