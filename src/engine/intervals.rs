@@ -18,6 +18,13 @@ pub(crate) struct IntervalKey {
     pub(crate) seq: u64,
 }
 
+impl IntervalKey {
+    /// Which of two intervals of one group with equal ends is the outer one: the lesser.
+    pub(crate) const fn rank(&self) -> (i64, u64, u64) {
+        (self.start, self.operation, self.seq)
+    }
+}
+
 type Link<V> = Option<Box<Node<V>>>;
 
 #[derive(Debug)]

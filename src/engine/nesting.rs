@@ -195,13 +195,11 @@ impl WorkerState {
             }
             return self.export(cx, finished, &place);
         }
-        if self.held.len() >= cx.settings.limits.max_held_per_worker {
+        self.tokens.set(place.tokens.unique(), TokenHolder::Held(due, seq));
+        self.held.insert((due, seq), Box::new(Held { finished, place }));
+        if self.held.len() > cx.settings.limits.max_held_per_worker {
             self.judge_oldest_early(cx);
         }
-        for token in place.tokens.unique() {
-            self.tokens.set(std::iter::once(token), TokenHolder::Held(due, seq));
-        }
-        self.held.insert((due, seq), Box::new(Held { finished, place }));
         self.enforce_bytes(cx);
     }
 
@@ -246,6 +244,7 @@ impl WorkerState {
                 },
             };
             if let Some(until) = wait {
+                debug_assert!(until > cx.now.mono, "what is due is decided before anything is judged");
                 return self.put_off(at, until, interval);
             }
         }
@@ -285,7 +284,7 @@ impl WorkerState {
     /// The context that a child of `parent` takes over. Open ancestors are judged first, and that stands.
     ///
     /// # Errors
-    /// With the time at which it is known, where `parent` waits for a judgement that may change its trace.
+    /// With the time at which it is known, where `parent` waits for its own judgement, which may change its trace.
     fn parent_context(
         &mut self,
         cx: &mut Shared<'_>,
@@ -293,39 +292,31 @@ impl WorkerState {
         is_last_chance: bool,
         depth: usize,
     ) -> Result<SpanContext, Monotonic> {
-        let standing = self.intervals.get(&parent).map(|relative| relative.standing);
-        match standing {
+        match self.standing(&parent) {
             Some(Standing::Open) => self.judge_open(cx, parent.seq, depth + 1),
-            Some(Standing::Held { due }) if depth < MAX_DEPTH => {
-                let at = (due, parent.seq);
-                if due <= cx.now.mono || is_last_chance {
-                    self.judge_held(cx, at, true, depth + 1);
-                } else if let Some(held) = self.held.get(at).filter(|held| !held.place.is_judged) {
-                    let (start, end) = (held.place.start, held.place.end);
-                    if self.would_change_trace(parent, start, end) {
-                        return Err(due);
-                    }
-                }
+            Some(Standing::Held { due })
+                if depth < MAX_DEPTH && (due <= cx.now.mono || is_last_chance) =>
+            {
+                self.judge_held(cx, (due, parent.seq), is_last_chance, depth + 1);
             }
             Some(
                 Standing::Held { .. } | Standing::Undecided { .. } | Standing::Closed | Standing::Exported,
             )
             | None => {}
         }
+        if let Some(Standing::Held { due }) = self.standing(&parent)
+            && due > cx.now.mono
+            && !is_last_chance
+            && self.held.get((due, parent.seq)).is_some_and(|held| !held.place.is_judged)
+        {
+            return Err(due);
+        }
         let relative = self.intervals.get(&parent);
         Ok(relative.map(|relative| relative.context.clone()).expect("a container is among the intervals"))
     }
 
-    /// Whether a span's judgement, on what is known now, would put it into another trace.
-    fn would_change_trace(&mut self, span: IntervalKey, start: i64, end: i64) -> bool {
-        match self.container(span, start, end, false) {
-            Container::None => false,
-            Container::UnknownUntil(_) => true,
-            Container::Is(parent) => {
-                let trace_id = |key| self.intervals.get(key).map(|relative| relative.context.trace_id);
-                trace_id(&parent) != trace_id(&span)
-            }
-        }
+    fn standing(&self, span: &IntervalKey) -> Option<Standing> {
+        self.intervals.get(span).map(|relative| relative.standing)
     }
 
     /// Decides the parent of an open span, its own open ancestors first.
@@ -392,9 +383,9 @@ impl WorkerState {
             };
             if operation != own.operation {
                 self.intervals.containing(own.group, operation, start, end, &mut |key, until, relative| {
-                    // Of two spans with the same interval, a fixed order says which is the outer one.
-                    let is_outside = (key.start, until) != (start, end) || operation < own.operation;
-                    if is_outside {
+                    // Who ends later is the outer one, else who starts earlier, else a fixed order says so: of two
+                    // spans never both, whatever the tolerance of their starts.
+                    if until > end || key.rank() < own.rank() {
                         candidates.push(Candidate { key: *key, end: until, standing: relative.standing });
                     }
                     is_complete = candidates.len() <= MAX_PARENT_CANDIDATES;
@@ -433,7 +424,7 @@ impl WorkerState {
     /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival.
     pub(crate) fn export(&mut self, cx: &mut Shared<'_>, finished: Finished, place: &Place) {
         let window = cx.settings.reorder_window;
-        let until = place.arrived.after(window).after(window);
+        let until = place.arrived.after(window).after(window).max(cx.now.mono);
         if place.interval.is_some() || place.base.is_some() {
             let until = self.leaving.back().map_or(until, |(last, _, _)| until.max(*last));
             self.leaving.push_back((until, place.interval, place.base));

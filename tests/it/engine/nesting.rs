@@ -256,3 +256,69 @@ fn the_same_input_gives_the_same_ids() {
     let ids: std::collections::BTreeSet<_> = first.iter().map(|span| span.span_id).collect();
     assert_eq!(ids.len(), first.len(), "equal spans have different ids");
 }
+
+#[test]
+fn two_ends_alone_that_may_contain_each_other_are_no_circle() {
+    // Both intervals begin a tolerance before the estimate, and both end in the same nanosecond.
+    for (first, second) in [("a", "b"), ("b", "a")] {
+        let mut bench = Bench::new();
+        bench.send(&stop(first, 0, 5 * MS).corr("c")).send(&stop(second, US, 5 * MS - US).corr("c"));
+        bench.settled();
+        assert_eq!(parent_of(&bench, second).as_deref(), Some(first));
+        assert_eq!(parent_of(&bench, first), None);
+    }
+}
+
+#[test]
+fn an_end_alone_and_a_pair_that_may_contain_each_other_are_no_circle() {
+    for (pair, alone) in [("a", "b"), ("b", "a")] {
+        let mut bench = Bench::new();
+        bench.send(&start(pair, 0).corr("c")).send(&stop(pair, 0, 5 * MS).corr("c"));
+        bench.send(&stop(alone, US, 5 * MS - US).corr("c"));
+        bench.settled();
+        let parents = [parent_of(&bench, pair), parent_of(&bench, alone)];
+        assert_eq!(parents.iter().flatten().count(), 1, "{parents:?}");
+    }
+}
+
+#[test]
+fn a_long_line_of_held_ancestors_is_one_trace() {
+    let mut bench = Bench::new();
+    let foreign = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    bench.send(&start("outermost", 0).corr("c").meta("traceparent", foreign));
+    let inner = ["outer", "middle", "inner", "innermost"];
+    for (number, operation) in (1..).zip(inner) {
+        bench.send(&start(operation, number * MS).corr("c"));
+    }
+    for (number, operation) in (1..).zip(inner).collect::<Vec<_>>().into_iter().rev() {
+        bench.send(&stop(operation, number * MS, (20 - 2 * number) * MS).corr("c"));
+        bench.pass(Duration::from_millis(50));
+    }
+    bench.send(&stop("outermost", 0, 60 * MS).corr("c"));
+    bench.settled();
+    let trace = bench.span("outermost").trace_id;
+    assert!(bench.spans.iter().all(|span| span.trace_id == trace), "{:#?}", bench.spans);
+    assert_eq!(parent_of(&bench, "innermost").as_deref(), Some("inner"));
+}
+
+#[test]
+fn a_parent_that_is_rebuilt_late_moves_nobody_s_trace() {
+    let mut bench = Bench::new();
+    let foreign = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    bench.send(&start("middle", MS).corr("c")).send(&start("inner", 2 * MS).corr("c"));
+    bench.send(&stop("inner", 2 * MS, MS).corr("c")).pass(Duration::from_millis(300));
+    bench.send(&stop("middle", MS, 5 * MS).corr("c")).pass(Duration::from_millis(300));
+    bench.send(&stop("outer", 0, 9 * MS).corr("c").meta("traceparent", foreign));
+    bench.settled();
+    let trace = bench.span("outer").trace_id;
+    assert!(bench.spans.iter().all(|span| span.trace_id == trace), "{:#?}", bench.spans);
+}
+
+#[test]
+fn the_oldest_is_judged_early_where_too_many_are_held() {
+    let mut bench = Bench::with(|settings| settings.limits.max_held_per_worker = 2, |_, _| {});
+    for [from, to] in [pair("a", 0, MS), pair("b", 2 * MS, 3 * MS), pair("c", 4 * MS, 5 * MS)] {
+        bench.send(&from).send(&to);
+    }
+    assert_eq!((bench.spans.len(), bench.ledger().notes.judged_early), (1, 1));
+}
