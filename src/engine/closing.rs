@@ -78,7 +78,7 @@ impl WorkerState {
     /// Ends an open span without its end.
     pub(crate) fn close(&mut self, cx: &mut Shared<'_>, seq: u64, reason: Reason) {
         let Some(span) = self.open.get(seq) else { return };
-        if let Some(number) = self.rebuilt_end_explaining(span.key, span.is_explicit, span.start) {
+        if let Some(number) = self.rebuilt_end_explaining(span.key, span.tokens, span.start) {
             self.closed.explain(number);
             return self.withdraw(cx, seq, DropReason::Reconciled);
         }
@@ -151,6 +151,7 @@ impl WorkerState {
             self.intervals.update(&interval, |_, relative| relative.standing = Standing::Closed);
         }
         let incomplete = IncompleteSpan {
+            start: span.start,
             context: span.context.clone(),
             parent: span.parent,
             interval,
@@ -159,17 +160,17 @@ impl WorkerState {
         };
         let closed = ClosedSpan {
             key: span.sorted_key(),
-            start: span.start,
             fingerprint: span.fingerprint,
             tokens: span.tokens,
             base: span.base,
             until: cx.now.mono.after(cx.settings.limits.closed_memory),
             half: ClosedHalf::Incomplete(Box::new(incomplete)),
         };
-        self.remember_closed(cx, closed);
+        self.remember_closed(cx, closed, TokenHolder::Open(seq));
     }
 
-    fn remember_closed(&mut self, cx: &Shared<'_>, closed: ClosedSpan) {
+    /// Remembers a span that was made of one half, and whose tokens `holder` had.
+    fn remember_closed(&mut self, cx: &Shared<'_>, closed: ClosedSpan, holder: TokenHolder) {
         if self.closed.len() >= cx.settings.limits.max_closed_per_worker
             && let Some(oldest) = self.closed.oldest()
         {
@@ -177,7 +178,7 @@ impl WorkerState {
         }
         let number = self.take_seq();
         self.fingerprints.hold(closed.fingerprint);
-        self.tokens.set(closed.tokens.iter(), TokenHolder::Closed(number));
+        self.tokens.pass_on(closed.tokens, holder, TokenHolder::Closed(number));
         self.closed.insert(number, closed);
     }
 
@@ -187,7 +188,7 @@ impl WorkerState {
         self.tokens.free(closed.tokens, TokenHolder::Closed(number));
         let interval = match closed.half {
             ClosedHalf::Incomplete(incomplete) => incomplete.interval,
-            ClosedHalf::Rebuilt | ClosedHalf::Explained => None,
+            ClosedHalf::Rebuilt { .. } | ClosedHalf::Explained => None,
         };
         self.forget_span(interval, closed.base);
     }
@@ -202,17 +203,15 @@ impl WorkerState {
         let window = cx.settings.reorder_window;
         let max = cx.settings.limits.max_duplicates_per_worker;
         self.fingerprints.release(closed.fingerprint, cx.now.mono.after(window), max);
-        self.tokens.free(closed.tokens, TokenHolder::Closed(number));
-
         let original = incomplete.context;
         let derivation =
-            Derivation::new(&self.id_prefix, Some(original.trace_id), &incomplete.operation, closed.start);
+            Derivation::new(&self.id_prefix, Some(original.trace_id), &incomplete.operation, incomplete.start);
         let base = derivation.base();
         let ordinal = self.ordinals.take(base);
         let context = SpanContext { span_id: derivation.span_id(ordinal, "late_end"), ..original.clone() };
         let times = match end.duration {
             Some(_) => compose::rebuilt_times(end.time, end.duration, cx.now),
-            None => compose::valid(closed.start, end.time, None, false, cx.now),
+            None => compose::valid(incomplete.start, end.time, None, false, cx.now),
         };
         let mut finished = Finished {
             name: end.name,
@@ -248,17 +247,16 @@ impl WorkerState {
         }
         let explained = ClosedSpan {
             key: closed.key,
-            start: closed.start,
             fingerprint: end.fingerprint,
-            tokens: closed.tokens,
+            tokens: closed.tokens.or(end.tokens),
             base: closed.base,
             until: cx.now.mono.after(cx.settings.limits.closed_memory),
             half: ClosedHalf::Explained,
         };
-        self.remember_closed(cx, explained);
+        self.remember_closed(cx, explained, TokenHolder::Closed(number));
         let place = Place {
             interval: incomplete.interval,
-            start: closed.start,
+            start: incomplete.start,
             end: end.time,
             arrived: cx.now.mono,
             base: Some(base),
@@ -316,29 +314,15 @@ impl WorkerState {
             self.intervals.insert(interval, end.time, relative);
             Some(interval)
         });
-        if is_explicit || estimate.is_some() {
-            let closed = ClosedSpan {
-                key,
-                start,
-                fingerprint: end.fingerprint,
-                tokens: end.tokens,
-                base: None,
-                until: cx.now.mono.after(cx.settings.limits.closed_memory),
-                half: ClosedHalf::Rebuilt,
-            };
-            self.remember_closed(cx, closed);
-        } else {
-            let closed = ClosedSpan {
-                key,
-                start,
-                fingerprint: end.fingerprint,
-                tokens: end.tokens,
-                base: None,
-                until: cx.now.mono.after(cx.settings.limits.closed_memory),
-                half: ClosedHalf::Explained,
-            };
-            self.remember_closed(cx, closed);
-        }
+        let closed = ClosedSpan {
+            key,
+            fingerprint: end.fingerprint,
+            tokens: end.tokens,
+            base: None,
+            until: cx.now.mono.after(cx.settings.limits.closed_memory),
+            half: ClosedHalf::Rebuilt { estimate },
+        };
+        self.remember_closed(cx, closed, TokenHolder::Waiting(seq));
         let place = Place {
             interval,
             start,

@@ -119,6 +119,22 @@ impl Tokens {
         [self.span_id, self.context, self.monotonic].into_iter().flatten()
     }
 
+    /// Whether two halves say that they do not belong together: by their identities where both have one, else by
+    /// their pairing tokens.
+    pub(crate) fn contradict(self, other: Self) -> bool {
+        let differ = |own: Option<u64>, other: Option<u64>| Some(own? != other?);
+        differ(self.span_id, other.span_id).or_else(|| differ(self.context, other.context)).unwrap_or(false)
+    }
+
+    /// These, and what only `other` has.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            span_id: self.span_id.or(other.span_id),
+            context: self.context.or(other.context),
+            monotonic: self.monotonic.or(other.monotonic),
+        }
+    }
+
     /// Those of which a second use is a duplicate.
     pub(crate) fn unique(self) -> impl Iterator<Item = u64> {
         [self.span_id, self.context].into_iter().flatten()

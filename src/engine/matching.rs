@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use crate::engine::half::sorted_key;
+use crate::engine::half::{Tokens, sorted_key};
 use crate::engine::memory::ClosedHalf;
 use crate::engine::open::{Candidate, MAX_CANDIDATES};
 use crate::engine::state::WorkerState;
@@ -45,13 +45,12 @@ impl WorkerState {
         }
     }
 
-    /// Where both halves have a reading of the monotonic clock, it decides alone.
+    /// Where both halves have an identity or a pairing token, or else a reading of the monotonic clock, that decides
+    /// alone.
     fn may_pair(&self, candidate: Candidate, end: &End) -> bool {
-        let start = self.open.get(candidate.seq).and_then(|span| span.monotonic_start);
-        match (start, end.monotonic_start) {
-            (Some(start), Some(end)) => start == end,
-            _ => true,
-        }
+        self.open
+            .get(candidate.seq)
+            .is_some_and(|span| end.may_belong_to(span.tokens, span.monotonic_start))
     }
 
     /// Whether the metadata of start and end contradict each other nowhere.
@@ -149,12 +148,12 @@ impl WorkerState {
     /// The span, closed as incomplete, that the end belongs to.
     pub(crate) fn best_incomplete(&self, end: &End, key: u64) -> Option<u64> {
         let may_pair = |number: u64| {
-            let span = self.closed.get(number);
-            let start = span.and_then(|span| match &span.half {
-                ClosedHalf::Incomplete(incomplete) => incomplete.monotonic_start,
-                ClosedHalf::Rebuilt | ClosedHalf::Explained => None,
-            });
-            start.is_none() || end.monotonic_start.is_none() || start == end.monotonic_start
+            self.closed.get(number).is_some_and(|span| match &span.half {
+                ClosedHalf::Incomplete(incomplete) => {
+                    end.may_belong_to(span.tokens, incomplete.monotonic_start)
+                }
+                ClosedHalf::Rebuilt { .. } | ClosedHalf::Explained => false,
+            })
         };
         let Some(estimate) = end.estimate() else {
             let until = self.closed.incomplete_between(key, i64::MIN, end.time);
@@ -196,15 +195,16 @@ impl WorkerState {
     }
 
     /// A rebuilt end that this start belongs to, by the pairing tolerance only.
-    pub(crate) fn rebuilt_end_explaining(&self, key: u64, is_explicit: bool, start: i64) -> Option<u64> {
+    pub(crate) fn rebuilt_end_explaining(&self, key: u64, tokens: Tokens, start: i64) -> Option<u64> {
         let from = start.saturating_sub(EARLY_SLACK_NS);
         let to = start.saturating_add(self.tolerance.full_ns());
-        // Two identities that differ are two spans, so an explicit start looks among the others only.
-        let sorts: &[bool] = if is_explicit { &[false] } else { &[false, true] };
-        sorts.iter().find_map(|sort| {
-            let ends = self.closed.rebuilt_between(sorted_key(key, *sort), from, to);
-            ends.min_by_key(|(_, estimate)| estimate.saturating_sub(start).saturating_abs())
-                .map(|(number, _)| number)
+        [false, true].into_iter().find_map(|sort| {
+            let ends = self.closed.rebuilt_between(sorted_key(key, sort), from, to);
+            ends.filter(|(number, _)| {
+                self.closed.get(*number).is_some_and(|end| !end.tokens.contradict(tokens))
+            })
+            .min_by_key(|(_, estimate)| estimate.saturating_sub(start).saturating_abs())
+            .map(|(number, _)| number)
         })
     }
 }

@@ -83,7 +83,10 @@ pub(crate) enum TokenHolder {
     /// A closed span, by its number in [`ClosedSpans`].
     Closed(u64),
     /// A span that is gone: another half is a duplicate.
-    Spent,
+    Spent {
+        /// It is forgotten then.
+        until: Monotonic,
+    },
 }
 
 /// Who holds which pairing token.
@@ -111,10 +114,19 @@ impl TokenTable {
         }
     }
 
+    /// Gives the tokens of one holder, and those that are free, to another.
+    pub(crate) fn pass_on(&mut self, tokens: Tokens, from: TokenHolder, to: TokenHolder) {
+        for token in tokens.iter() {
+            if self.holder(token).is_none_or(|holder| holder == from) {
+                self.holders.insert(token, to);
+            }
+        }
+    }
+
     /// Takes the tokens from `holder`: unique ones are spent until `until`, others are free again.
     pub(crate) fn spend(&mut self, tokens: Tokens, holder: TokenHolder, until: Monotonic, max: usize) {
         for token in tokens.unique() {
-            self.holders.insert(token, TokenHolder::Spent);
+            self.holders.insert(token, TokenHolder::Spent { until });
             self.expiry.push_back((until, token));
             if self.expiry.len() > max {
                 self.forget_first();
@@ -147,8 +159,8 @@ impl TokenTable {
     }
 
     fn forget_first(&mut self) {
-        if let Some((_, token)) = self.expiry.pop_front()
-            && self.holder(token) == Some(TokenHolder::Spent)
+        if let Some((until, token)) = self.expiry.pop_front()
+            && self.holder(token) == Some(TokenHolder::Spent { until })
         {
             self.holders.remove(&token);
         }
@@ -194,8 +206,6 @@ impl Ordinals {
 pub(crate) struct ClosedSpan {
     /// With the sort.
     pub(crate) key: u64,
-    /// The start's own time; of a rebuilt end, its estimate.
-    pub(crate) start: i64,
     pub(crate) fingerprint: u64,
     pub(crate) tokens: Tokens,
     pub(crate) base: Option<u64>,
@@ -207,7 +217,10 @@ pub(crate) struct ClosedSpan {
 #[derive(Debug)]
 pub(crate) enum ClosedHalf {
     /// An end without start; no start has explained it yet.
-    Rebuilt,
+    Rebuilt {
+        /// When its start was, if it says how long it took.
+        estimate: Option<i64>,
+    },
     /// An end whose start came too late, or whose start had been closed before.
     Explained,
     /// A start without end.
@@ -217,6 +230,8 @@ pub(crate) enum ClosedHalf {
 /// What a late end needs of the span that was closed without it.
 #[derive(Debug)]
 pub(crate) struct IncompleteSpan {
+    /// The start's own time.
+    pub(crate) start: i64,
     pub(crate) context: SpanContext,
     pub(crate) parent: Parent,
     /// Where it still counts as open.
@@ -239,20 +254,29 @@ impl ClosedSpans {
     }
 
     pub(crate) fn insert(&mut self, number: u64, span: ClosedSpan) {
-        let entry = (span.key, span.start, number);
-        match span.half {
-            ClosedHalf::Rebuilt => self.rebuilt.insert(entry),
-            ClosedHalf::Incomplete(_) => self.incomplete.insert(entry),
-            ClosedHalf::Explained => false,
-        };
+        match &span.half {
+            ClosedHalf::Rebuilt { estimate: Some(estimate) } => {
+                self.rebuilt.insert((span.key, *estimate, number));
+            }
+            ClosedHalf::Incomplete(incomplete) => {
+                self.incomplete.insert((span.key, incomplete.start, number));
+            }
+            ClosedHalf::Rebuilt { estimate: None } | ClosedHalf::Explained => {}
+        }
         self.spans.insert(number, span);
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<ClosedSpan> {
         let span = self.spans.remove(&number)?;
-        let entry = (span.key, span.start, number);
-        self.rebuilt.remove(&entry);
-        self.incomplete.remove(&entry);
+        match &span.half {
+            ClosedHalf::Rebuilt { estimate: Some(estimate) } => {
+                self.rebuilt.remove(&(span.key, *estimate, number));
+            }
+            ClosedHalf::Incomplete(incomplete) => {
+                self.incomplete.remove(&(span.key, incomplete.start, number));
+            }
+            ClosedHalf::Rebuilt { estimate: None } | ClosedHalf::Explained => {}
+        }
         Some(span)
     }
 
@@ -262,9 +286,11 @@ impl ClosedSpans {
 
     /// A rebuilt end got its start.
     pub(crate) fn explain(&mut self, number: u64) {
-        if let Some(span) = self.spans.get_mut(&number) {
-            span.half = ClosedHalf::Explained;
-            self.rebuilt.remove(&(span.key, span.start, number));
+        let Some(span) = self.spans.get_mut(&number) else { return };
+        let half = std::mem::replace(&mut span.half, ClosedHalf::Explained);
+        debug_assert!(matches!(half, ClosedHalf::Rebuilt { .. }), "only a rebuilt end is explained");
+        if let ClosedHalf::Rebuilt { estimate: Some(estimate) } = half {
+            self.rebuilt.remove(&(span.key, estimate, number));
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::drops::DropReason;
 use crate::engine::closing::Reason;
 use crate::engine::compose::{self, Finished, Parent};
-use crate::engine::half::{Half, sorted_key};
+use crate::engine::half::{Half, Tokens, sorted_key};
 use crate::engine::ids::{Derivation, SpanContext};
 use crate::engine::memory::{ClosedHalf, TokenHolder};
 use crate::engine::nesting::{Relative, Standing};
@@ -26,6 +26,18 @@ use crate::time::UnixNanos;
 /// How many bytes of a correlation id a warning shows.
 const MAX_WARNED_BYTES: usize = 64;
 
+/// What the tokens of a start prove.
+enum Proof {
+    /// Nothing.
+    None,
+    /// This waiting end is its own.
+    Waiting(u64),
+    /// Its span was rebuilt from its end.
+    Rebuilt(u64),
+    /// Its span has a start already.
+    Duplicate,
+}
+
 /// The ids that a span begins with.
 #[derive(Debug)]
 pub(crate) struct Beginning {
@@ -41,35 +53,20 @@ impl WorkerState {
             return self.drop_event(DropReason::DuplicateStart);
         }
         let tokens = half.tokens();
-        let holder = tokens.iter().find_map(|token| self.tokens.holder(token));
-        match holder {
-            None => {}
-            Some(TokenHolder::Waiting(seq)) => {
+        match self.proven_end(tokens) {
+            Proof::None => {}
+            Proof::Waiting(seq) => {
                 let opened = self.open(cx, event, half);
                 if let Some(end) = self.stop_waiting(seq) {
                     self.pair(cx, opened, end, Some(seq));
                 }
                 return;
             }
-            Some(TokenHolder::Closed(number)) => {
-                let is_rebuilt =
-                    self.closed.get(number).is_some_and(|span| matches!(span.half, ClosedHalf::Rebuilt));
-                if is_rebuilt {
-                    self.closed.explain(number);
-                    return self.drop_event(DropReason::Reconciled);
-                }
-                return self.drop_event(DropReason::DuplicateStart);
-            }
-            // A second start at the same reading of the monotonic clock is a twin, not a duplicate.
-            Some(_) if tokens.unique().all(|token| self.tokens.holder(token).is_none()) => {}
-            Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent) => {
-                return self.drop_event(DropReason::DuplicateStart);
-            }
+            Proof::Rebuilt(number) => return self.reconcile(cx, number, half.fingerprint),
+            Proof::Duplicate => return self.drop_event(DropReason::DuplicateStart),
         }
-        let is_explicit = half.identity.is_some();
-        if let Some(number) = self.rebuilt_end_explaining(half.key, is_explicit, half.time) {
-            self.closed.explain(number);
-            return self.drop_event(DropReason::Reconciled);
+        if let Some(number) = self.rebuilt_end_explaining(half.key, tokens, half.time) {
+            return self.reconcile(cx, number, half.fingerprint);
         }
         let start = half.time;
         let seq = self.open(cx, event, half);
@@ -81,6 +78,40 @@ impl WorkerState {
             return self.pair(cx, seq, end, Some(waiting));
         }
         self.enforce_bytes(cx);
+    }
+
+    /// What the tokens of a start prove. A second start at the same reading of the monotonic clock is a twin, not a
+    /// duplicate.
+    fn proven_end(&self, tokens: Tokens) -> Proof {
+        for token in tokens.iter() {
+            let is_unique = Some(token) != tokens.monotonic;
+            match self.tokens.holder(token) {
+                Some(TokenHolder::Waiting(seq)) => {
+                    if self.waiting.get(seq).is_some_and(|end| !end.tokens.contradict(tokens)) {
+                        return Proof::Waiting(seq);
+                    }
+                }
+                Some(TokenHolder::Closed(number)) => match self.closed.get(number) {
+                    Some(span) if span.tokens.contradict(tokens) => {}
+                    Some(span) if matches!(span.half, ClosedHalf::Rebuilt { .. }) => return Proof::Rebuilt(number),
+                    Some(_) if is_unique => return Proof::Duplicate,
+                    Some(_) | None => {}
+                },
+                Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. }) if is_unique => {
+                    return Proof::Duplicate;
+                }
+                Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. }) | None => {}
+            }
+        }
+        Proof::None
+    }
+
+    /// A start whose span was rebuilt from its end makes nothing more; nor does a copy of it.
+    fn reconcile(&mut self, cx: &Shared<'_>, rebuilt: u64, fingerprint: u64) {
+        self.closed.explain(rebuilt);
+        let until = cx.now.mono.after(cx.settings.reorder_window);
+        self.fingerprints.release(fingerprint, until, cx.settings.limits.max_duplicates_per_worker);
+        self.drop_event(DropReason::Reconciled);
     }
 
     /// Opens a span; returns its sequence number.
@@ -193,8 +224,11 @@ impl WorkerState {
             match self.tokens.holder(token) {
                 None => {}
                 Some(TokenHolder::Open(seq)) => {
-                    let end = self.read_end(cx, event, half, refusal);
-                    return self.pair(cx, seq, end, None);
+                    // A pairing token may not say otherwise than two identities do.
+                    if self.open.get(seq).is_some_and(|span| !span.tokens.contradict(tokens)) {
+                        let end = self.read_end(cx, event, half, refusal);
+                        return self.pair(cx, seq, end, None);
+                    }
                 }
                 Some(TokenHolder::Closed(number)) if self.is_incomplete(number) => {
                     let end = self.read_end(cx, event, half, refusal);
@@ -211,11 +245,21 @@ impl WorkerState {
         }
         let proven = tokens.monotonic.and_then(|token| self.tokens.holder(token));
         let end = self.read_end(cx, event, half, refusal);
-        let start = match proven {
-            Some(TokenHolder::Open(seq)) => Some(seq),
-            _ => self.start_at_once(&end),
-        };
-        match start {
+        match proven {
+            Some(TokenHolder::Open(seq))
+                if self.open.get(seq).is_some_and(|span| !span.tokens.contradict(tokens)) =>
+            {
+                return self.pair(cx, seq, end, None);
+            }
+            Some(TokenHolder::Closed(number))
+                if self.is_incomplete(number)
+                    && self.closed.get(number).is_some_and(|span| !span.tokens.contradict(tokens)) =>
+            {
+                return self.late_end(cx, number, end);
+            }
+            Some(_) | None => {}
+        }
+        match self.start_at_once(&end) {
             Some(seq) => self.pair(cx, seq, end, None),
             None => self.wait(cx, end),
         }
@@ -385,7 +429,7 @@ impl WorkerState {
             end: ended,
             arrived: end.arrived,
             base: start.base,
-            tokens: start.tokens,
+            tokens: start.tokens.or(end.tokens),
             is_settled: is_explicit || interval.is_none(),
             is_judged: start.is_judged,
         };

@@ -139,7 +139,7 @@ impl WorkerState {
         match holder {
             TokenHolder::Open(seq) => self.open.push_event(seq, event.clone(), max),
             TokenHolder::Held(due, seq) => self.held.push_event((due, seq), event.clone(), max),
-            TokenHolder::Waiting(_) | TokenHolder::Closed(_) | TokenHolder::Spent => return false,
+            TokenHolder::Waiting(_) | TokenHolder::Closed(_) | TokenHolder::Spent { .. } => return false,
         }
         true
     }

@@ -512,3 +512,76 @@ fn a_lone_start_is_taken_from_ten_milliseconds_away_when_the_window_closes() {
     bench.settled();
     assert_eq!(bench.ledger().rebuilt, 1, "beyond that it is another span");
 }
+
+#[test]
+fn two_identities_that_differ_are_never_one_span() {
+    // The start of one and the end of the other were lost, and the times fit.
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0).identity(1, 2, None)).send(&stop("a", 0, MS).identity(1, 3, None));
+    bench.pass(Duration::from_secs(700));
+    let ids: Vec<_> = bench.spans.iter().map(|span| span.span_id.0[0]).collect();
+    assert_eq!(ids, [3, 2]);
+    assert_eq!((bench.ledger().rebuilt, bench.ledger().incomplete), (1, 1));
+}
+
+#[test]
+fn two_identities_that_differ_are_never_one_span_whatever_a_token_or_a_clock_says() {
+    let both = |sent: super::bench_worker::Sent| {
+        sent.int("monotonic_time", 1_000).meta("telemetry_span_context", "#Ref<0.1>")
+    };
+    let (from, to) =
+        (both(start("a", 0).identity(1, 2, None)), both(stop("a", 0, 0).identity(1, 3, None)));
+    for order in [[&from, &to], [&to, &from]] {
+        let mut bench = Bench::new();
+        bench.send(order[0]).send(order[1]).pass(Duration::from_secs(700));
+        assert_eq!(bench.ledger().paired, 0, "{:?}", bench.ledger());
+    }
+}
+
+#[test]
+fn a_pairing_token_that_differs_keeps_halves_apart() {
+    let token = |sent: super::bench_worker::Sent, token: &str| sent.meta("telemetry_span_context", token);
+    let mut bench = Bench::new();
+    bench.send(&token(start("a", 0), "x")).send(&token(stop("a", 0, MS), "y"));
+    bench.settled();
+    assert_eq!((bench.ledger().paired, bench.ledger().rebuilt, bench.ledger().pending), (0, 1, 1));
+}
+
+#[test]
+fn a_twin_at_a_monotonic_reading_of_an_incomplete_span_is_no_duplicate() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0).int("monotonic_time", 5)).pass(Duration::from_secs(700));
+    bench.send(&start("a", 700 * SECOND).int("monotonic_time", 5));
+    assert_eq!((bench.ledger().pending, dropped(&bench, DropReason::DuplicateStart)), (1, 0));
+}
+
+#[test]
+fn a_monotonic_time_finds_a_closed_span_wherever_the_clock_was_set() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0).int("monotonic_time", 5)).pass(Duration::from_secs(700));
+    // The wall clock was set forward by an hour in between.
+    bench.send(&event("a.stop", 4_300 * SECOND).int("duration", 700 * SECOND).int("monotonic_time", 700 * SECOND + 5));
+    bench.settled();
+    assert_eq!(bench.ledger().notes.late_ends, 1, "{:?}", bench.ledger());
+}
+
+#[test]
+fn a_token_reconciles_a_start_with_an_end_that_had_no_duration() {
+    let mut bench = Bench::new();
+    let token = |sent: super::bench_worker::Sent| sent.meta("telemetry_span_context", "x");
+    bench.send(&token(event("a.stop", MS))).pass(Duration::from_secs(1));
+    bench.send(&token(start("a", 0))).send(&token(start("a", 0)));
+    assert_eq!(dropped(&bench, DropReason::Reconciled), 1);
+    assert_eq!(dropped(&bench, DropReason::DuplicateStart), 1);
+    assert_eq!(bench.ledger().pending, 0);
+}
+
+#[test]
+fn a_copy_of_a_reconciled_start_is_a_duplicate() {
+    let mut bench = Bench::new();
+    bench.send(&stop("a", 0, 5 * MS)).pass(Duration::from_secs(1));
+    bench.send(&start("a", 0)).send(&start("a", 0));
+    bench.only_span();
+    assert_eq!(dropped(&bench, DropReason::Reconciled), 1);
+    assert_eq!((dropped(&bench, DropReason::DuplicateStart), bench.ledger().pending), (1, 0));
+}
