@@ -78,11 +78,17 @@ impl WorkerState {
     /// Ends an open span without its end.
     pub(crate) fn close(&mut self, cx: &mut Shared<'_>, seq: u64, reason: Reason) {
         let Some(span) = self.open.get(seq) else { return };
-        if let Some(number) = self.rebuilt_end_explaining(span.key, span.tokens, span.start) {
+        // What hangs on the span would be lost with it.
+        let is_needed = span.has_children || !span.events.is_empty() || span.dropped_events > 0;
+        let is_uncertain = span.is_uncertain;
+        let rebuilt = self.rebuilt_end_explaining(span.key, span.tokens, span.start);
+        if let Some(number) = rebuilt {
             self.closed.explain(number);
+        }
+        if !is_needed && rebuilt.is_some() {
             return self.withdraw(cx, seq, DropReason::Reconciled);
         }
-        if span.is_uncertain && !span.has_children && span.events.is_empty() {
+        if !is_needed && is_uncertain {
             return self.withdraw(cx, seq, DropReason::SampledHalf);
         }
         self.judge_open(cx, seq, 0);
@@ -130,19 +136,15 @@ impl WorkerState {
         cx.outputs.push_back(Output::Span(finished.into_span(source)));
     }
 
-    /// An open start makes no span.
+    /// An open start makes no span. Its end, if it comes after all, makes one alone.
     fn withdraw(&mut self, cx: &Shared<'_>, seq: u64, reason: DropReason) {
         let Some(span) = self.open.remove(seq) else { return };
         let until = cx.now.mono.after(cx.settings.reorder_window);
         let max = cx.settings.limits.max_duplicates_per_worker;
         self.fingerprints.release(span.fingerprint, until, max);
-        self.tokens.spend(span.tokens, TokenHolder::Open(seq), until, max);
+        self.tokens.free(span.tokens, TokenHolder::Open(seq));
         self.forget_span(span.interval(seq), span.base);
         self.drop_event(reason);
-        if reason == DropReason::Reconciled {
-            // Its events have nowhere to go: the rebuilt span is exported. They stay counted as standalone.
-            self.ledger.notes.attributes_cut += span.events.len() as u64;
-        }
     }
 
     fn remember_incomplete(&mut self, cx: &mut Shared<'_>, seq: u64, span: &OpenSpan) {
@@ -162,7 +164,7 @@ impl WorkerState {
             key: span.sorted_key(),
             fingerprint: span.fingerprint,
             tokens: span.tokens,
-            base: span.base,
+            bases: [span.base, None],
             until: cx.now.mono.after(cx.settings.limits.closed_memory),
             half: ClosedHalf::Incomplete(Box::new(incomplete)),
         };
@@ -190,7 +192,8 @@ impl WorkerState {
             ClosedHalf::Incomplete(incomplete) => incomplete.interval,
             ClosedHalf::Rebuilt { .. } | ClosedHalf::Explained => None,
         };
-        self.forget_span(interval, closed.base);
+        self.forget_span(interval, None);
+        closed.bases.into_iter().flatten().for_each(|base| self.ordinals.release(base));
     }
 
     /// The end of a span that was closed without it.
@@ -208,6 +211,7 @@ impl WorkerState {
             Derivation::new(&self.id_prefix, Some(original.trace_id), &incomplete.operation, incomplete.start);
         let base = derivation.base();
         let ordinal = self.ordinals.take(base);
+        let [original_base, _] = closed.bases;
         let context = SpanContext { span_id: derivation.span_id(ordinal, "late_end"), ..original.clone() };
         let times = match end.duration {
             Some(_) => compose::rebuilt_times(end.time, end.duration, cx.now),
@@ -249,7 +253,7 @@ impl WorkerState {
             key: closed.key,
             fingerprint: end.fingerprint,
             tokens: closed.tokens.or(end.tokens),
-            base: closed.base,
+            bases: [original_base, Some(base)],
             until: cx.now.mono.after(cx.settings.limits.closed_memory),
             half: ClosedHalf::Explained,
         };
@@ -259,7 +263,7 @@ impl WorkerState {
             start: incomplete.start,
             end: end.time,
             arrived: cx.now.mono,
-            base: Some(base),
+            base: None,
             tokens: crate::engine::half::Tokens::default(),
             is_settled: true,
             is_judged: true,
@@ -318,7 +322,7 @@ impl WorkerState {
             key,
             fingerprint: end.fingerprint,
             tokens: end.tokens,
-            base: None,
+            bases: [beginning.base, None],
             until: cx.now.mono.after(cx.settings.limits.closed_memory),
             half: ClosedHalf::Rebuilt { estimate },
         };
@@ -328,7 +332,7 @@ impl WorkerState {
             start,
             end: end.time.max(start),
             arrived: end.arrived,
-            base: beginning.base,
+            base: None,
             tokens: crate::engine::half::Tokens::default(),
             is_settled: is_explicit || interval.is_none(),
             is_judged: matches!(finished.parent, Parent::Explicit(_)),

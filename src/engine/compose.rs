@@ -127,15 +127,11 @@ pub(crate) struct Times {
 
 /// Of a start and its end: from the start's own time, for as long as the emitter measured.
 pub(crate) fn paired_times(start: i64, end: i64, duration: Option<i64>, now: Now) -> Times {
-    match duration {
-        None => valid(start, end, None, false, now),
-        Some(duration) => {
-            let measured = start.saturating_add(duration);
-            let agree = measured.saturating_sub(end).saturating_abs() <= DISAGREEMENT_NS;
-            let span_end = if agree { measured } else { end };
-            valid(start, span_end, sane(duration), !agree, now)
-        }
-    }
+    let usable = duration.and_then(sane);
+    let Some(length) = usable else { return valid(start, end, None, usable != duration, now) };
+    let measured = start.saturating_add(length);
+    let agree = measured.saturating_sub(end).saturating_abs() <= DISAGREEMENT_NS;
+    valid(start, if agree { measured } else { end }, usable, !agree, now)
 }
 
 /// Of an end alone; without a usable duration the span has no length.
@@ -191,6 +187,12 @@ mod tests {
         let in_microseconds = 5_000_000;
         let end = start + 5_000_000_000;
         assert_eq!(paired_times(start, end, Some(in_microseconds), NOW), times(start, end, true));
+    }
+
+    #[test]
+    fn the_times_win_over_a_duration_that_cannot_be_meant() {
+        let start = NOW.wall.0;
+        assert_eq!(paired_times(start, start + 2_000, Some(-5), NOW), times(start, start + 2_000, true));
     }
 
     #[test]

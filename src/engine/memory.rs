@@ -208,7 +208,8 @@ pub(crate) struct ClosedSpan {
     pub(crate) key: u64,
     pub(crate) fingerprint: u64,
     pub(crate) tokens: Tokens,
-    pub(crate) base: Option<u64>,
+    /// Of the ids that were derived for it, and for its late end.
+    pub(crate) bases: [Option<u64>; 2],
     pub(crate) until: Monotonic,
     pub(crate) half: ClosedHalf,
 }
@@ -309,6 +310,11 @@ impl ClosedSpans {
     ) -> impl Iterator<Item = (u64, i64)> {
         let range = self.incomplete.range((key, from.min(to), 0)..=(key, to, u64::MAX)).rev();
         range.take(MAX_CANDIDATES).map(|(_, start, number)| (*number, *start))
+    }
+
+    /// Whether `key` has any incomplete span.
+    pub(crate) fn has_incomplete(&self, key: u64) -> bool {
+        self.incomplete_between(key, i64::MIN, i64::MAX).next().is_some()
     }
 
     /// Whether `key` has exactly one incomplete span.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::engine::Output;
 use crate::engine::compose::{Finished, Parent};
-use crate::engine::half::{Tokens, sorted_key};
+use crate::engine::half::{Tokens, sorted_key, span_id_token};
 use crate::engine::ids::SpanContext;
 use crate::engine::intervals::{IntervalKey, OPEN_END};
 use crate::engine::memory::TokenHolder;
@@ -180,6 +180,7 @@ impl WorkerState {
     /// A span is finished: it is exported at once if its parent is settled, else held.
     pub(crate) fn finish(&mut self, cx: &mut Shared<'_>, seq: u64, finished: Finished, place: Place) {
         let due = place.arrived.after(cx.settings.reorder_window);
+        self.mark_named_parent(finished.parent);
         if let Some(interval) = place.interval {
             let context = finished.context.clone();
             let standing = if place.is_settled { Standing::Exported } else { Standing::Held { due } };
@@ -272,6 +273,16 @@ impl WorkerState {
         self.tokens.set(held.place.tokens.unique(), TokenHolder::Held(until, at.1));
         self.held.insert(later, held);
         self.intervals.update(&interval, |_, relative| relative.standing = Standing::Held { due: until });
+    }
+
+    /// Remembers that a finished span names an open one, by its identity, as its parent.
+    fn mark_named_parent(&mut self, parent: Parent) {
+        if let Parent::Explicit(id) = parent
+            && let Some(TokenHolder::Open(seq)) = self.tokens.holder(span_id_token(&id.0))
+            && let Some(span) = self.open.get_mut(seq)
+        {
+            span.has_children = true;
+        }
     }
 
     /// Remembers that a span of this bridge names `parent` as its parent.

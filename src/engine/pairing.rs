@@ -123,7 +123,7 @@ impl WorkerState {
                 self.close(cx, oldest, Reason::Evicted);
             }
         } else if self.open.len() >= limits.max_open_spans_per_worker
-            && let Some(oldest) = self.open.oldest()
+            && let Some(oldest) = self.open.oldest_uncertain().or_else(|| self.open.oldest())
         {
             self.close(cx, oldest, Reason::Evicted);
         }
@@ -208,7 +208,7 @@ impl WorkerState {
         Beginning { context, parent, base: Some(base) }
     }
 
-    /// An end arrived. With a `refusal` it counts only if its start is open.
+    /// An end arrived. With a `refusal` it counts only if its start was accepted.
     pub(crate) fn end(
         &mut self,
         cx: &mut Shared<'_>,
@@ -238,8 +238,7 @@ impl WorkerState {
             }
         }
         if let Some(reason) = refusal
-            && !self.open.has_key(sorted_key(half.key, false))
-            && !self.open.has_key(sorted_key(half.key, true))
+            && ![false, true].map(|sort| sorted_key(half.key, sort)).into_iter().any(|key| self.has_start(key))
         {
             return self.drop_event(reason);
         }
@@ -265,6 +264,11 @@ impl WorkerState {
         }
     }
 
+    /// Whether a start of `key` was accepted that has no end yet.
+    fn has_start(&self, key: u64) -> bool {
+        self.open.has_key(key) || self.closed.has_incomplete(key)
+    }
+
     fn is_incomplete(&self, number: u64) -> bool {
         self.closed.get(number).is_some_and(|span| matches!(span.half, ClosedHalf::Incomplete(_)))
     }
@@ -274,7 +278,7 @@ impl WorkerState {
         cx: &Shared<'_>,
         event: &Event<'_>,
         half: Half<'_>,
-        only_if_open: Option<DropReason>,
+        refusal: Option<DropReason>,
     ) -> End {
         let meaning = cx.reader.read(event, half.name.phase, half.correlation_id);
         self.ledger.notes.attributes_cut += meaning.cut;
@@ -292,7 +296,7 @@ impl WorkerState {
             group: half.group,
             meaning,
             arrived: cx.now.mono,
-            only_if_open,
+            refusal,
             interval: None,
             is_unmatched: false,
             residual: None,
@@ -344,20 +348,19 @@ impl WorkerState {
         if let Some(start) = start {
             return self.pair(cx, start, end, Some(seq));
         }
-        if let Some(reason) = end.only_if_open {
-            self.unwait(&end, seq);
-            self.fingerprints.forget(end.fingerprint);
-            return self.drop_event(reason);
-        }
         let incomplete =
             self.best_incomplete(&end, end.sorted_key()).or_else(|| self.best_incomplete(&end, other_sort));
-        self.tokens.free(end.tokens, TokenHolder::Waiting(seq));
-        match incomplete {
-            Some(number) => {
+        match (incomplete, end.refusal) {
+            (Some(number), _) => {
                 self.unwait(&end, seq);
                 self.late_end(cx, number, end);
             }
-            None => self.rebuild(cx, end, seq),
+            (None, Some(reason)) => {
+                self.unwait(&end, seq);
+                self.fingerprints.forget(end.fingerprint);
+                self.drop_event(reason);
+            }
+            (None, None) => self.rebuild(cx, end, seq),
         }
     }
 

@@ -294,6 +294,9 @@ impl WorkerState {
             && self.closed.len() == 0
             && self.held.len() == 0
             && self.pending_events.len() == 0
+            && self.leaving.is_empty()
+            && self.fingerprints.next_expiry().is_none()
+            && self.tokens.next_expiry().is_none()
     }
 
     /// When [`WorkerState::handle_timeout`] has something to do.

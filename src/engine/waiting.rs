@@ -36,8 +36,8 @@ pub(crate) struct End {
     pub(crate) group: Option<u64>,
     pub(crate) meaning: Meaning,
     pub(crate) arrived: Monotonic,
-    /// The policy keeps it out unless its start is open.
-    pub(crate) only_if_open: Option<DropReason>,
+    /// Its fate by the policy, unless its start was accepted.
+    pub(crate) refusal: Option<DropReason>,
     /// No start was within the tolerance when it arrived.
     pub(crate) is_unmatched: bool,
     /// What it says of the tolerance while it waits.

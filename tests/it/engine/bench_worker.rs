@@ -171,6 +171,12 @@ impl Bench {
         self.handle(opened);
     }
 
+    /// Another stream of the worker, under a policy that was changed.
+    pub(crate) fn policy(&mut self, change: impl FnOnce(&mut Policy)) {
+        change(&mut self.policy);
+        self.connect(STREAM);
+    }
+
     pub(crate) fn disconnect(&mut self, stream: StreamId) {
         self.handle(Input::StreamClosed { stream });
     }

@@ -585,3 +585,102 @@ fn a_copy_of_a_reconciled_start_is_a_duplicate() {
     assert_eq!(dropped(&bench, DropReason::Reconciled), 1);
     assert_eq!((dropped(&bench, DropReason::DuplicateStart), bench.ledger().pending), (1, 0));
 }
+
+#[test]
+fn an_uncertain_start_whose_identity_a_child_names_closes_as_incomplete() {
+    let mut bench = Bench::sampling(0.5);
+    bench.send(&start("parent", 0).identity(1, 2, None)).send(&start("child", MS).identity(1, 3, Some(2)));
+    bench.send(&stop("child", MS, MS).identity(1, 3, Some(2))).pass(Duration::from_secs(700));
+    assert_eq!(bench.span("child").parent_span_id, Some(bench.span("parent").span_id));
+    assert_eq!(dropped(&bench, DropReason::SampledHalf), 0);
+}
+
+#[test]
+fn an_end_after_its_uncertain_start_was_given_up_is_a_whole_span() {
+    let mut bench = Bench::with(
+        |settings| settings.limits.max_uncertain_per_worker = 1,
+        |_, policy| policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.1).unwrap(),
+    );
+    bench.send(&start("a", 0).identity(1, 2, None)).send(&start("b", 0).identity(1, 3, None));
+    bench.send(&stop("a", 0, MS).identity(1, 2, None));
+    bench.settled();
+    assert_eq!(dropped(&bench, DropReason::SampledHalf), 1);
+    assert_eq!((bench.ledger().rebuilt, dropped(&bench, DropReason::DuplicateEnd)), (1, 0));
+}
+
+/// Reconciling it would leave the child with a parent that nobody exports, and lose the event.
+#[test]
+fn an_explained_start_with_a_child_or_an_event_closes_as_incomplete() {
+    let mut bench = Bench::with(|settings| settings.span_timeout = Duration::from_secs(60), |_, _| {});
+    bench.send(&start("b", 0).meta("x", "1").corr("c")).send(&start("b", US).meta("x", "2").corr("c"));
+    bench.send(&event("note", 500).corr("c"));
+    bench.send(&stop("b", 12 * US, 5 * MS).corr("c")).pass(Duration::from_secs(1));
+    assert_eq!((bench.ledger().rebuilt, bench.ledger().standalone), (1, 1), "{:?}", bench.ledger());
+    for number in 1..200 {
+        let began = number * 10 * MS;
+        bench.send(&start("a", began)).send(&stop("a", began + 18 * US, MS)).pass(Duration::from_millis(300));
+    }
+    bench.pass(Duration::from_secs(120));
+    let events: usize = bench.spans.iter().map(|span| span.events.len()).sum();
+    assert_eq!((events, bench.ledger().standalone), (1, 1), "what is counted is there");
+}
+
+#[test]
+fn late_ends_of_twins_have_ids_of_their_own() {
+    let mut bench = Bench::new();
+    bench.send(&start("outer", -MS).corr("c").meta("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+    bench.send(&start("a", 0).corr("c").meta("n", "1")).send(&start("a", 0).corr("c").meta("n", "2"));
+    bench.pass(Duration::from_secs(700));
+    for number in ["1", "2"] {
+        bench.send(&stop("a", 0, 700 * SECOND).corr("c").meta("n", number)).pass(Duration::from_secs(3));
+    }
+    let ids: std::collections::BTreeSet<_> = bench.spans.iter().map(|span| span.span_id).collect();
+    assert_eq!((bench.ledger().notes.late_ends, ids.len()), (2, 5));
+}
+
+#[test]
+fn remembered_ends_alone_keep_their_ids_to_themselves() {
+    let mut bench = Bench::new();
+    bench.send(&event("a.stop", 0).meta("n", "1")).pass(Duration::from_secs(10));
+    bench.send(&event("a.stop", 0).meta("n", "2")).pass(Duration::from_secs(10));
+    assert_eq!(bench.spans.len(), 2);
+    assert_ne!(bench.spans[0].span_id, bench.spans[1].span_id);
+}
+
+/// An end whose start was accepted is always accepted, a late one too.
+#[test]
+fn a_late_end_of_a_worker_that_was_switched_off_is_accepted() {
+    for (closed, late_ends) in [(true, 1), (false, 0)] {
+        let mut bench = Bench::new();
+        bench.send(&start("a", 0)).pass(Duration::from_secs(if closed { 700 } else { 1 }));
+        bench.policy(|policy| policy.enabled = false);
+        bench.send(&stop("a", 0, 700 * SECOND));
+        bench.settled();
+        assert_eq!((bench.ledger().notes.late_ends, dropped(&bench, DropReason::Disabled)), (late_ends, 0));
+        assert_eq!(bench.ledger().pending, 0);
+    }
+}
+
+#[test]
+fn uncertain_starts_push_out_no_others() {
+    let mut bench = Bench::with(|settings| settings.limits.max_open_spans_per_worker = 3, |_, _| {});
+    bench.send(&start("a", 0));
+    bench.policy(|policy| policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.1).unwrap());
+    for number in 1..6 {
+        bench.send(&start("b", number * MS));
+    }
+    assert_eq!(dropped(&bench, DropReason::SampledHalf), 3);
+    assert_eq!((bench.ledger().pending, bench.ledger().incomplete), (3, 0));
+}
+
+#[test]
+fn an_incarnation_that_comes_back_at_once_remembers_what_it_sent() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0)).send(&stop("a", 0, MS));
+    bench.handle(Input::Superseded { worker: key() });
+    bench.disconnect(STREAM);
+    bench.connect(STREAM);
+    bench.send(&start("a", 0)).send(&stop("a", 0, MS));
+    bench.only_span();
+    assert_eq!((dropped(&bench, DropReason::DuplicateStart), dropped(&bench, DropReason::DuplicateEnd)), (1, 1));
+}
