@@ -276,10 +276,11 @@ impl Engine {
 
     /// Lets the worker that holds most give up its oldest spans.
     fn evict(&mut self, spans: usize, now: Now) {
-        let Some((number, _)) = self.workers.iter().max_by_key(|(_, state)| state.bytes()) else { return };
+        let holds_most = |(_, state): &(&u64, &WorkerState)| (state.open.bytes(), state.bytes());
+        let Some((number, _)) = self.workers.iter().max_by_key(holds_most) else { return };
         self.with(*number, now, |state, cx| {
             for _ in 0..spans {
-                if !state.shed_one(cx) {
+                if !state.evict_one(cx) && !state.shed_one(cx) {
                     break;
                 }
             }

@@ -129,9 +129,7 @@ impl WorkerState {
             self.ledger.notes.clock_adjusted += 1;
             finished.mark("snakepit.clock", "adjusted");
         }
-        if let Some(interval) = interval {
-            self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
-        }
+        self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
         let source = self.source(cx.next_source);
         cx.outputs.push_back(Output::Span(finished.into_span(source)));
     }
@@ -207,8 +205,12 @@ impl WorkerState {
         let max = cx.settings.limits.max_duplicates_per_worker;
         self.fingerprints.release(closed.fingerprint, cx.now.mono.after(window), max);
         let original = incomplete.context;
-        let derivation =
-            Derivation::new(&self.id_prefix, Some(original.trace_id), &incomplete.operation, incomplete.start);
+        let derivation = Derivation::new(
+            &self.id_prefix,
+            Some(original.trace_id),
+            &incomplete.operation,
+            incomplete.start,
+        );
         let base = derivation.base();
         let ordinal = self.ordinals.take(base);
         let [original_base, _] = closed.bases;

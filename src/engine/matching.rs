@@ -48,9 +48,7 @@ impl WorkerState {
     /// Where both halves have an identity or a pairing token, or else a reading of the monotonic clock, that decides
     /// alone.
     fn may_pair(&self, candidate: Candidate, end: &End) -> bool {
-        self.open
-            .get(candidate.seq)
-            .is_some_and(|span| end.may_belong_to(span.tokens, span.monotonic_start))
+        self.open.get(candidate.seq).is_some_and(|span| end.may_belong_to(span.tokens, span.monotonic_start))
     }
 
     /// Whether the metadata of start and end contradict each other nowhere.
@@ -105,10 +103,13 @@ impl WorkerState {
         };
         let mut left = self.open.near(key, estimate).filter(|start| !is_explained(start));
         let (Some(lone), None) = (left.next(), left.next()) else { return None };
-        let has_rival = self
-            .waiting
-            .between(key, lone.start, estimate)
+        let mut others = self.waiting.between(key, lone.start, estimate);
+        let has_rival = others
+            .by_ref()
+            .take(MAX_CANDIDATES)
             .any(|(_, other)| self.open.near(key, other).next().is_none_or(|near| near.seq == lone.seq));
+        // Among so many there is no telling.
+        let has_rival = has_rival || others.next().is_some();
         (!has_rival && self.may_pair(lone, end)).then_some(lone)
     }
 

@@ -47,6 +47,21 @@ pub(crate) struct Outcome {
     pub(crate) exception: Option<Exception>,
 }
 
+impl Outcome {
+    /// What its texts cost in memory.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let status = match &self.status {
+            Some(Status::Error(message)) => message.len(),
+            Some(Status::Unset | Status::Ok) | None => 0,
+        };
+        let exception = self.exception.as_ref().map_or(0, |exception| {
+            let parts = [&exception.type_name, &exception.message, &exception.stacktrace];
+            parts.into_iter().flatten().map(|text| text.len()).sum()
+        });
+        status + self.error_type.as_ref().map_or(0, |text| text.len()) + exception
+    }
+}
+
 /// The parts of an `exception` span event that are there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Exception {

@@ -67,6 +67,15 @@ pub(crate) struct Name {
     pub(crate) elixir: Arc<str>,
     /// Stands for `title` in tables.
     pub(crate) hash: u64,
+    /// It is remembered, so all that have it share it.
+    is_shared: bool,
+}
+
+impl Name {
+    /// What the name costs whoever keeps it: those that are remembered are shared.
+    pub(crate) fn own_bytes(&self) -> usize {
+        if !self.is_shared { self.emitted.len() + self.title.len() + self.elixir.len() } else { 0 }
+    }
 }
 
 /// Resolves names and remembers what it resolved.
@@ -100,8 +109,10 @@ impl Naming {
         {
             return Some(Arc::clone(name));
         }
-        let name = Arc::new(self.build(parts)?);
-        if parts.iter().map(|part| part.len() + 1).sum::<usize>() > MAX_CACHED_NAME_BYTES {
+        let mut name = self.build(parts)?;
+        name.is_shared = parts.iter().map(|part| part.len() + 1).sum::<usize>() <= MAX_CACHED_NAME_BYTES;
+        let name = Arc::new(name);
+        if !name.is_shared {
             return Some(name);
         }
         if self.cache.len() >= MAX_CACHED_NAMES {
@@ -145,6 +156,7 @@ impl Naming {
             hash: xxh3_64(dotted.as_bytes()),
             title: dotted.into(),
             elixir: elixir.into(),
+            is_shared: false,
         })
     }
 }
@@ -295,5 +307,8 @@ mod tests {
             assert!(naming.resolve(&["name", &number.to_string()]).is_some());
             assert!(naming.cache.len() <= MAX_CACHED_NAMES);
         }
+        naming.cache.clear();
+        let name = naming.resolve(&["name", &"x".repeat(5_000), "start"]).unwrap();
+        assert!(naming.cache.is_empty() && name.own_bytes() > 5_000, "whoever keeps it pays for it");
     }
 }

@@ -15,7 +15,8 @@ use crate::engine::half::{Tokens, sorted_key, span_id_token};
 use crate::engine::ids::SpanContext;
 use crate::engine::intervals::{IntervalKey, OPEN_END};
 use crate::engine::memory::TokenHolder;
-use crate::engine::open::event_bytes;
+use crate::engine::open::{event_bytes, push_event};
+use crate::engine::span::Status;
 use crate::engine::state::{Shared, WorkerState};
 use crate::time::Monotonic;
 
@@ -87,7 +88,12 @@ pub(crate) struct Held {
 impl Held {
     fn size_bytes(&self) -> usize {
         let events: usize = self.finished.events.iter().map(event_bytes).sum();
-        HELD_BYTES + self.finished.attributes.size_bytes() + events
+        let finished = &self.finished;
+        let status = match &finished.status {
+            Status::Error(message) => message.len(),
+            Status::Unset | Status::Ok => 0,
+        };
+        HELD_BYTES + finished.name.own_bytes() + finished.attributes.size_bytes() + status + events
     }
 }
 
@@ -130,19 +136,19 @@ impl HeldSpans {
         Some(held)
     }
 
+    /// Adds a span event; false if there is no room for it.
     pub(crate) fn push_event(
         &mut self,
         at: (Monotonic, u64),
         event: crate::engine::span::SpanEvent,
         max_events: usize,
-    ) {
-        let Some(held) = self.spans.get_mut(&at) else { return };
-        if held.finished.events.len() >= max_events {
-            held.finished.dropped_events += 1;
-        } else {
-            self.bytes += event_bytes(&event);
-            held.finished.events.push(event);
-        }
+    ) -> bool {
+        let Some(held) = self.spans.get_mut(&at) else { return false };
+        let bytes = event_bytes(&event);
+        let finished = &mut held.finished;
+        let is_kept = push_event(&mut finished.events, &mut finished.dropped_events, event, max_events);
+        self.bytes += if is_kept { bytes } else { 0 };
+        is_kept
     }
 }
 
@@ -191,9 +197,7 @@ impl WorkerState {
         }
         if place.is_settled {
             let mut finished = finished;
-            if let Some(interval) = place.interval {
-                self.attach_pending_events(cx, interval, place.start, place.end, &mut finished);
-            }
+            self.attach_pending_events(cx, place.interval, place.start, place.end, &mut finished);
             return self.export(cx, finished, &place);
         }
         self.tokens.set(place.tokens.unique(), TokenHolder::Held(due, seq));
@@ -201,7 +205,6 @@ impl WorkerState {
         if self.held.len() > cx.settings.limits.max_held_per_worker {
             self.judge_oldest_early(cx);
         }
-        self.enforce_bytes(cx);
     }
 
     /// Judges every held span whose time has come.
@@ -260,7 +263,7 @@ impl WorkerState {
         self.intervals.update(&interval, |_, relative| {
             *relative = Relative { context, standing: Standing::Exported };
         });
-        self.attach_pending_events(cx, interval, place.start, place.end, &mut finished);
+        self.attach_pending_events(cx, Some(interval), place.start, place.end, &mut finished);
         let until = cx.now.mono.after(cx.settings.reorder_window);
         let max = cx.settings.limits.max_duplicates_per_worker;
         self.tokens.spend(place.tokens, TokenHolder::Held(at.0, at.1), until, max);
@@ -305,9 +308,7 @@ impl WorkerState {
     ) -> Result<SpanContext, Monotonic> {
         match self.standing(&parent) {
             Some(Standing::Open) => self.judge_open(cx, parent.seq, depth + 1),
-            Some(Standing::Held { due })
-                if depth < MAX_DEPTH && (due <= cx.now.mono || is_last_chance) =>
-            {
+            Some(Standing::Held { due }) if depth < MAX_DEPTH && (due <= cx.now.mono || is_last_chance) => {
                 self.judge_held(cx, (due, parent.seq), is_last_chance, depth + 1);
             }
             Some(
@@ -411,20 +412,22 @@ impl WorkerState {
         self.intervals.operation_from(own.group, from).is_none().then_some(candidates)
     }
 
-    /// The innermost span that is open or held at an instant.
+    /// The innermost span that is open or held at an instant, among the latest of each operation.
     pub(crate) fn innermost(&self, group: u64, time: i64) -> Option<(IntervalKey, Standing)> {
         let mut innermost: Option<(IntervalKey, Standing)> = None;
         let mut from = 0;
         for _ in 0..MAX_OPERATIONS {
             let Some(operation) = self.intervals.operation_from(group, from) else { break };
+            let mut left = MAX_PARENT_CANDIDATES;
             self.intervals.containing(group, operation, time, time, &mut |key, _, relative| {
+                left -= 1;
                 let takes_events = matches!(relative.standing, Standing::Open | Standing::Held { .. });
                 if takes_events
                     && innermost.is_none_or(|(best, _)| (best.start, best.seq) < (key.start, key.seq))
                 {
                     innermost = Some((*key, relative.standing));
                 }
-                !takes_events
+                !takes_events && left > 0
             });
             let Some(next) = operation.checked_add(1) else { break };
             from = next;

@@ -65,8 +65,24 @@ impl OpenSpan {
     /// What the span costs.
     pub(crate) fn size_bytes(&self) -> usize {
         let events: usize = self.events.iter().map(event_bytes).sum();
-        size_of::<Self>() + INDEX_BYTES + self.attributes.size_bytes() + events
+        size_of::<Self>() + INDEX_BYTES + self.name.own_bytes() + self.attributes.size_bytes() + events
     }
+}
+
+/// Adds an event to a span's; false, and counted there, if it has as many as it may have.
+pub(crate) fn push_event(
+    events: &mut Vec<SpanEvent>,
+    dropped: &mut u32,
+    event: SpanEvent,
+    max_events: usize,
+) -> bool {
+    let has_room = events.len() < max_events;
+    if has_room {
+        events.push(event);
+    } else {
+        *dropped = dropped.saturating_add(1);
+    }
+    has_room
 }
 
 pub(crate) fn event_bytes(event: &SpanEvent) -> usize {
@@ -152,15 +168,13 @@ impl OpenSpans {
         Some(span)
     }
 
-    /// Adds a span event.
-    pub(crate) fn push_event(&mut self, seq: u64, event: SpanEvent, max_events: usize) {
-        let Some(span) = self.spans.get_mut(&seq) else { return };
-        if span.events.len() >= max_events {
-            span.dropped_events += 1;
-        } else {
-            self.bytes += event_bytes(&event);
-            span.events.push(event);
-        }
+    /// Adds a span event; false if there is no room for it.
+    pub(crate) fn push_event(&mut self, seq: u64, event: SpanEvent, max_events: usize) -> bool {
+        let Some(span) = self.spans.get_mut(&seq) else { return false };
+        let bytes = event_bytes(&event);
+        let is_kept = push_event(&mut span.events, &mut span.dropped_events, event, max_events);
+        self.bytes += if is_kept { bytes } else { 0 };
+        is_kept
     }
 
     /// The starts of `key` from as early as a lone start may be up to the slack after `estimate`, latest first, at most

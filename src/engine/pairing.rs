@@ -75,9 +75,8 @@ impl WorkerState {
         {
             let residual = end.estimate().map(|estimate| estimate.saturating_sub(start));
             residual.into_iter().for_each(|residual| self.learn(residual));
-            return self.pair(cx, seq, end, Some(waiting));
+            self.pair(cx, seq, end, Some(waiting));
         }
-        self.enforce_bytes(cx);
     }
 
     /// What the tokens of a start prove. A second start at the same reading of the monotonic clock is a twin, not a
@@ -93,11 +92,15 @@ impl WorkerState {
                 }
                 Some(TokenHolder::Closed(number)) => match self.closed.get(number) {
                     Some(span) if span.tokens.contradict(tokens) => {}
-                    Some(span) if matches!(span.half, ClosedHalf::Rebuilt { .. }) => return Proof::Rebuilt(number),
+                    Some(span) if matches!(span.half, ClosedHalf::Rebuilt { .. }) => {
+                        return Proof::Rebuilt(number);
+                    }
                     Some(_) if is_unique => return Proof::Duplicate,
                     Some(_) | None => {}
                 },
-                Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. }) if is_unique => {
+                Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. })
+                    if is_unique =>
+                {
                     return Proof::Duplicate;
                 }
                 Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. }) | None => {}
@@ -238,7 +241,10 @@ impl WorkerState {
             }
         }
         if let Some(reason) = refusal
-            && ![false, true].map(|sort| sorted_key(half.key, sort)).into_iter().any(|key| self.has_start(key))
+            && ![false, true]
+                .map(|sort| sorted_key(half.key, sort))
+                .into_iter()
+                .any(|key| self.has_start(key))
         {
             return self.drop_event(reason);
         }
@@ -336,7 +342,6 @@ impl WorkerState {
         self.fingerprints.hold(end.fingerprint);
         self.tokens.set_if_free(end.tokens.iter(), TokenHolder::Waiting(seq));
         self.waiting.insert(seq, deadline, end);
-        self.enforce_bytes(cx);
     }
 
     /// A waiting end is decided: its window is over, or there is no room for it.

@@ -7,6 +7,9 @@ use crate::time::UnixNanos;
 /// Hashed trace ids that are remembered: the spans of one request follow one another.
 const CACHE_SLOTS: usize = 64;
 
+/// Longer correlation ids are hashed each time.
+const MAX_CACHED_BYTES: usize = 256;
+
 /// Remembers the trace ids of the latest correlation ids, because SHA-256 costs more than the rest of a span's ids.
 #[derive(Debug)]
 pub(crate) struct RootCache {
@@ -85,6 +88,9 @@ impl RootCache {
             return Root::Known { trace_id: *trace_id, is_hashed: true };
         }
         let trace_id = ids::hashed_trace_id(correlation_id, epoch);
+        if correlation_id.len() > MAX_CACHED_BYTES {
+            return Root::Known { trace_id, is_hashed: true };
+        }
         *slot = Some((correlation_id.to_owned(), epoch, trace_id));
         Root::Known { trace_id, is_hashed: true }
     }

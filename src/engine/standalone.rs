@@ -15,7 +15,7 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::memory::TokenHolder;
 use crate::engine::naming::Name;
 use crate::engine::nesting::Standing;
-use crate::engine::open::event_bytes;
+use crate::engine::open::{event_bytes, push_event};
 use crate::engine::span::SpanEvent;
 use crate::engine::state::{Shared, WorkerState};
 use crate::event::{Event, Value};
@@ -48,6 +48,7 @@ impl Pending {
 pub(crate) struct PendingEvents {
     events: BTreeMap<u64, (Monotonic, Box<Pending>)>,
     by_group: BTreeSet<(u64, i64, u64)>,
+    by_token: BTreeSet<(u64, u64)>,
     bytes: usize,
 }
 
@@ -76,6 +77,9 @@ impl PendingEvents {
         if let Some(group) = pending.group {
             self.by_group.insert((group, pending.time, seq));
         }
+        if let Some(token) = pending.token {
+            self.by_token.insert((token, seq));
+        }
         self.bytes += pending.size_bytes();
         self.events.insert(seq, (deadline, Box::new(pending)));
     }
@@ -85,8 +89,21 @@ impl PendingEvents {
         if let Some(group) = pending.group {
             self.by_group.remove(&(group, pending.time, seq));
         }
+        if let Some(token) = pending.token {
+            self.by_token.remove(&(token, seq));
+        }
         self.bytes -= pending.size_bytes();
         Some(*pending)
+    }
+
+    /// Those that name the span of a token, in order of arrival.
+    fn naming(&self, token: u64) -> Vec<u64> {
+        self.by_token.range((token, 0)..=(token, u64::MAX)).map(|(_, seq)| *seq).collect()
+    }
+
+    /// Of the span that an event names.
+    fn token(&self, seq: u64) -> Option<u64> {
+        self.events.get(&seq).and_then(|(_, pending)| pending.token)
     }
 }
 
@@ -110,12 +127,13 @@ impl WorkerState {
             attributes: meaning.attributes,
         };
         let token = identity.map(|identity| span_id_token(&identity.context.span_id.0));
-        if let Some(holder) = token.and_then(|token| self.tokens.holder(token))
-            && self.give_event(cx, holder, &span_event)
-        {
-            self.ledger.standalone += 1;
-            return self.enforce_bytes(cx);
-        }
+        let span_event = match token.and_then(|token| self.tokens.holder(token)) {
+            Some(holder) => match self.give_event(cx, holder, span_event) {
+                Ok(()) => return,
+                Err(event) => event,
+            },
+            None => span_event,
+        };
         if self.pending_events.len() >= cx.settings.limits.max_waiting_per_worker
             && let Some(oldest) = self.pending_events.oldest()
         {
@@ -130,71 +148,93 @@ impl WorkerState {
         };
         let seq = self.take_seq();
         self.pending_events.insert(seq, cx.now.mono.after(cx.settings.reorder_window), pending);
-        self.enforce_bytes(cx);
     }
 
-    /// Adds an event to the span that holds a token; false if that span takes none.
-    fn give_event(&mut self, cx: &Shared<'_>, holder: TokenHolder, event: &SpanEvent) -> bool {
+    /// Gives an event to the span that holds a token.
+    ///
+    /// # Errors
+    /// With the event, if that span takes none.
+    fn give_event(
+        &mut self,
+        cx: &Shared<'_>,
+        holder: TokenHolder,
+        event: SpanEvent,
+    ) -> Result<(), SpanEvent> {
         let max = cx.settings.limits.max_span_events;
-        match holder {
-            TokenHolder::Open(seq) => self.open.push_event(seq, event.clone(), max),
-            TokenHolder::Held(due, seq) => self.held.push_event((due, seq), event.clone(), max),
-            TokenHolder::Waiting(_) | TokenHolder::Closed(_) | TokenHolder::Spent { .. } => return false,
-        }
-        true
+        let is_kept = match holder {
+            TokenHolder::Open(seq) => self.open.push_event(seq, event, max),
+            TokenHolder::Held(due, seq) => self.held.push_event((due, seq), event, max),
+            TokenHolder::Waiting(_) | TokenHolder::Closed(_) | TokenHolder::Spent { .. } => {
+                return Err(event);
+            }
+        };
+        self.count_event(is_kept);
+        Ok(())
     }
 
-    /// The event's window is over, or there is no room for it: it joins the innermost span around it, if any.
+    /// An event has its fate: it is among those of a span, or its span has as many as it may have.
+    fn count_event(&mut self, is_kept: bool) {
+        if is_kept {
+            self.ledger.standalone += 1;
+        } else {
+            self.drop_event(DropReason::Overload);
+        }
+    }
+
+    /// The event's window is over, or there is no room for it: it joins the span that it names, else the innermost span
+    /// around it, if any.
     pub(crate) fn settle_event(&mut self, cx: &mut Shared<'_>, seq: u64) {
         let Some(pending) = self.pending_events.remove(seq) else { return };
         let named = pending.token.and_then(|token| self.tokens.holder(token));
-        if let Some(holder) = named
-            && self.give_event(cx, holder, &pending.event)
-        {
-            self.ledger.standalone += 1;
-            return;
-        }
-        let around = pending.group.and_then(|group| self.innermost(group, pending.time));
-        let max = cx.settings.limits.max_span_events;
-        match around {
-            Some((span, Standing::Open)) => self.open.push_event(span.seq, pending.event, max),
-            Some((span, Standing::Held { due })) => {
-                self.held.push_event((due, span.seq), pending.event, max);
+        let around = || {
+            let (span, standing) = self.innermost(pending.group?, pending.time)?;
+            match standing {
+                Standing::Open => Some(TokenHolder::Open(span.seq)),
+                Standing::Held { due } => Some(TokenHolder::Held(due, span.seq)),
+                Standing::Undecided { .. } | Standing::Closed | Standing::Exported => None,
             }
-            Some((_, Standing::Undecided { .. } | Standing::Closed | Standing::Exported)) | None => {
-                return self.drop_event(pending.otherwise);
-            }
-        }
-        self.ledger.standalone += 1;
+        };
+        let takes_events =
+            |holder: &TokenHolder| matches!(holder, TokenHolder::Open(_) | TokenHolder::Held(..));
+        let Some(holder) = named.filter(takes_events).or_else(around) else {
+            return self.drop_event(pending.otherwise);
+        };
+        let given = self.give_event(cx, holder, pending.event);
+        debug_assert!(given.is_ok(), "open and held spans take events");
     }
 
-    /// Moves the pending events that belong to a span into it, before it is exported.
+    /// Moves the pending events that belong to a span into it, before it is exported: those that name it, and those
+    /// within it that name none.
     pub(crate) fn attach_pending_events(
         &mut self,
         cx: &Shared<'_>,
-        span: IntervalKey,
+        span: Option<IntervalKey>,
         start: i64,
         end: i64,
         finished: &mut Finished,
     ) {
-        if self.pending_events.len() == 0 || start > end {
+        if self.pending_events.len() == 0 {
             return;
         }
-        let range = (span.group, start, 0)..=(span.group, end, u64::MAX);
-        let inside: Vec<_> = self.pending_events.by_group.range(range).copied().collect();
-        for (_, time, seq) in inside {
-            // What is inside a span that is still to be exported belongs there.
-            let inner = self.innermost(span.group, time).filter(|(inner, _)| inner.start >= span.start);
-            if inner.is_some_and(|(inner, _)| inner != span) {
-                continue;
+        let mut own = self.pending_events.naming(span_id_token(&finished.context.span_id.0));
+        if let Some(span) = span.filter(|_| start <= end) {
+            let range = (span.group, start, 0)..=(span.group, end, u64::MAX);
+            for (_, time, seq) in self.pending_events.by_group.range(range) {
+                // What is inside a span that is still to be exported belongs there.
+                let inner = self.innermost(span.group, *time).filter(|(inner, _)| inner.start >= span.start);
+                let names_another = self.pending_events.token(*seq).is_some_and(|token| {
+                    matches!(self.tokens.holder(token), Some(TokenHolder::Open(_) | TokenHolder::Held(..)))
+                });
+                if !names_another && inner.is_none_or(|(inner, _)| inner == span) {
+                    own.push(*seq);
+                }
             }
+        }
+        for seq in own {
             let Some(pending) = self.pending_events.remove(seq) else { continue };
-            if finished.events.len() >= cx.settings.limits.max_span_events {
-                finished.dropped_events += 1;
-            } else {
-                finished.events.push(pending.event);
-            }
-            self.ledger.standalone += 1;
+            let max = cx.settings.limits.max_span_events;
+            let is_kept = push_event(&mut finished.events, &mut finished.dropped_events, pending.event, max);
+            self.count_event(is_kept);
         }
     }
 }

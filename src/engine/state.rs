@@ -203,6 +203,7 @@ impl WorkerState {
             }
             (None, None) => self.standalone(cx, event, &name),
         }
+        self.enforce_bytes(cx);
     }
 
     fn half<'e>(
@@ -382,12 +383,17 @@ impl WorkerState {
             self.decide(cx, seq);
         } else if let Some(seq) = self.pending_events.oldest() {
             self.settle_event(cx, seq);
-        } else if let Some(seq) = self.open.oldest() {
-            self.close(cx, seq, crate::engine::closing::Reason::Evicted);
         } else {
-            return false;
+            return self.evict_one(cx);
         }
         true
+    }
+
+    /// Closes the oldest open span; false if there is none.
+    pub(crate) fn evict_one(&mut self, cx: &mut Shared<'_>) -> bool {
+        let oldest = self.open.oldest();
+        oldest.into_iter().for_each(|seq| self.close(cx, seq, crate::engine::closing::Reason::Evicted));
+        oldest.is_some()
     }
 }
 

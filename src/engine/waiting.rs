@@ -58,14 +58,18 @@ impl End {
     /// Whether nothing that proves a pair contradicts that this is the end of a start with these tokens and this reading
     /// of the monotonic clock.
     pub(crate) fn may_belong_to(&self, tokens: Tokens, monotonic_start: Option<i64>) -> bool {
-        let is_other_time = monotonic_start
-            .zip(self.monotonic_start)
-            .is_some_and(|(start, end)| start != end);
+        let is_other_time =
+            monotonic_start.zip(self.monotonic_start).is_some_and(|(start, end)| start != end);
         !is_other_time && !self.tokens.contradict(tokens)
     }
 
     fn size_bytes(&self) -> usize {
-        size_of::<Self>() + INDEX_BYTES + self.meaning.attributes.size_bytes() + self.correlation_id.len()
+        size_of::<Self>()
+            + INDEX_BYTES
+            + self.name.own_bytes()
+            + self.meaning.attributes.size_bytes()
+            + self.meaning.outcome.size_bytes()
+            + self.correlation_id.len()
     }
 }
 

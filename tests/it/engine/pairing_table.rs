@@ -529,8 +529,7 @@ fn two_identities_that_differ_are_never_one_span_whatever_a_token_or_a_clock_say
     let both = |sent: super::bench_worker::Sent| {
         sent.int("monotonic_time", 1_000).meta("telemetry_span_context", "#Ref<0.1>")
     };
-    let (from, to) =
-        (both(start("a", 0).identity(1, 2, None)), both(stop("a", 0, 0).identity(1, 3, None)));
+    let (from, to) = (both(start("a", 0).identity(1, 2, None)), both(stop("a", 0, 0).identity(1, 3, None)));
     for order in [[&from, &to], [&to, &from]] {
         let mut bench = Bench::new();
         bench.send(order[0]).send(order[1]).pass(Duration::from_secs(700));
@@ -560,7 +559,11 @@ fn a_monotonic_time_finds_a_closed_span_wherever_the_clock_was_set() {
     let mut bench = Bench::new();
     bench.send(&start("a", 0).int("monotonic_time", 5)).pass(Duration::from_secs(700));
     // The wall clock was set forward by an hour in between.
-    bench.send(&event("a.stop", 4_300 * SECOND).int("duration", 700 * SECOND).int("monotonic_time", 700 * SECOND + 5));
+    bench.send(
+        &event("a.stop", 4_300 * SECOND)
+            .int("duration", 700 * SECOND)
+            .int("monotonic_time", 700 * SECOND + 5),
+    );
     bench.settled();
     assert_eq!(bench.ledger().notes.late_ends, 1, "{:?}", bench.ledger());
 }
@@ -628,7 +631,11 @@ fn an_explained_start_with_a_child_or_an_event_closes_as_incomplete() {
 #[test]
 fn late_ends_of_twins_have_ids_of_their_own() {
     let mut bench = Bench::new();
-    bench.send(&start("outer", -MS).corr("c").meta("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+    bench.send(
+        &start("outer", -MS)
+            .corr("c")
+            .meta("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    );
     bench.send(&start("a", 0).corr("c").meta("n", "1")).send(&start("a", 0).corr("c").meta("n", "2"));
     bench.pass(Duration::from_secs(700));
     for number in ["1", "2"] {
@@ -665,7 +672,9 @@ fn a_late_end_of_a_worker_that_was_switched_off_is_accepted() {
 fn uncertain_starts_push_out_no_others() {
     let mut bench = Bench::with(|settings| settings.limits.max_open_spans_per_worker = 3, |_, _| {});
     bench.send(&start("a", 0));
-    bench.policy(|policy| policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.1).unwrap());
+    bench.policy(|policy| {
+        policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.1).unwrap()
+    });
     for number in 1..6 {
         bench.send(&start("b", number * MS));
     }
@@ -682,5 +691,34 @@ fn an_incarnation_that_comes_back_at_once_remembers_what_it_sent() {
     bench.connect(STREAM);
     bench.send(&start("a", 0)).send(&stop("a", 0, MS));
     bench.only_span();
-    assert_eq!((dropped(&bench, DropReason::DuplicateStart), dropped(&bench, DropReason::DuplicateEnd)), (1, 1));
+    assert_eq!(
+        (dropped(&bench, DropReason::DuplicateStart), dropped(&bench, DropReason::DuplicateEnd)),
+        (1, 1)
+    );
+}
+
+#[test]
+fn one_large_event_among_thousands_of_waiting_ends_sheds_them_one_after_the_other() {
+    let mut bench = Bench::with(|settings| settings.limits.max_open_bytes_per_worker = 12_000_000, |_, _| {});
+    for number in 0..9_000 {
+        bench.send(&stop("a", number * 100 * MS, MS).corr("c").meta("n", &number.to_string()));
+    }
+    let waiting = bench.ledger().pending;
+    let mut large = start("b", 0).corr("c");
+    for number in 0..100 {
+        large = large.meta(&format!("blob{number}"), &"x".repeat(16_000));
+    }
+    for number in 0..8 {
+        large.timestamp += number;
+        bench.send(&large);
+    }
+    assert!(waiting > 1_000 && bench.ledger().pending < waiting, "{:?}", bench.ledger());
+}
+
+#[test]
+fn the_bridge_s_limit_takes_open_spans_from_whoever_has_them_open() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0).corr("c")).send(&start("b", 0).corr("c")).send(&stop("b", 0, MS).corr("c"));
+    bench.handle(Input::Evict { spans: 1 });
+    assert_eq!((bench.ledger().pending, bench.ledger().notes.incomplete_evicted), (0, 1));
 }

@@ -90,3 +90,38 @@ fn a_number_that_json_does_not_know_becomes_text() {
     assert_eq!(span.attributes.value("rows"), Some(AttributeValue::Int(3)));
     assert_eq!(bench.ledger().notes.measurements_not_finite, 1);
 }
+
+#[test]
+fn an_event_beyond_the_limit_of_its_span_is_a_counted_drop() {
+    let mut bench = Bench::with(|settings| settings.limits.max_span_events = 2, |_, _| {});
+    bench.send(&start("a", 0).corr("c"));
+    for at in 1..=3 {
+        bench.send(&event("note", at * MS).corr("c"));
+    }
+    bench.pass(Duration::from_secs(1)).send(&event("note", 4 * MS).corr("c"));
+    bench.send(&stop("a", 0, 2_000 * MS).corr("c"));
+    let span = bench.only_span();
+    assert_eq!((span.events.len(), span.dropped_events), (2, 2));
+    assert_eq!((bench.ledger().standalone, dropped(&bench, DropReason::Overload)), (2, 2));
+}
+
+#[test]
+fn an_event_before_the_start_of_the_span_that_it_names_joins_it() {
+    let mut bench = Bench::new();
+    bench.send(&event("note", MS).identity(1, 2, None));
+    bench.send(&start("a", 0).identity(1, 2, None)).send(&stop("a", 0, 5 * MS).identity(1, 2, None));
+    assert_eq!(bench.only_span().events.len(), 1);
+    assert_eq!(bench.ledger().standalone, 1);
+}
+
+#[test]
+fn an_event_that_names_a_span_joins_no_other() {
+    let mut bench = Bench::new();
+    bench.send(&event("note", 2 * MS).corr("c").identity(1, 2, None));
+    bench.send(&start("a", 0).corr("c").identity(1, 2, None));
+    bench.send(&start("b", MS).corr("c").identity(1, 3, None));
+    bench.send(&stop("b", MS, 2 * MS).corr("c").identity(1, 3, None));
+    bench.send(&stop("a", 0, 9 * MS).corr("c").identity(1, 2, None));
+    bench.settled();
+    assert_eq!((bench.span("a").events.len(), bench.span("b").events.len()), (1, 0));
+}
