@@ -274,6 +274,15 @@ impl Engine {
         self.occupancy
     }
 
+    /// Entries in the tables of all workers, and alarms: none once everything is decided and forgotten. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn residue(&self) -> usize {
+        self.alarms.len()
+            + self.deadlines.len()
+            + self.workers.values().map(WorkerState::residue).sum::<usize>()
+    }
+
     /// Lets the worker that holds most give up its oldest spans.
     fn evict(&mut self, spans: usize, now: Now) {
         let holds_most = |(_, state): &(&u64, &WorkerState)| (state.open.bytes(), state.bytes());

@@ -91,7 +91,7 @@ impl WorkerState {
         if !is_needed && is_uncertain {
             return self.withdraw(cx, seq, DropReason::SampledHalf);
         }
-        self.judge_open(cx, seq, 0);
+        self.judge_closing(cx, seq);
         let Some(span) = self.open.remove(seq) else { return };
         let span = *span;
         self.ledger.incomplete += 1;
@@ -174,12 +174,22 @@ impl WorkerState {
         if self.closed.len() >= cx.settings.limits.max_closed_per_worker
             && let Some(oldest) = self.closed.oldest()
         {
-            self.forget_closed(oldest);
+            self.forget_closed_early(cx, oldest);
         }
         let number = self.take_seq();
         self.fingerprints.hold(closed.fingerprint);
         self.tokens.pass_on(closed.tokens, holder, TokenHolder::Closed(number));
         self.closed.insert(number, closed);
+    }
+
+    /// Makes room; the ids of the span are kept from others a little longer, because it may just have been exported.
+    fn forget_closed_early(&mut self, cx: &Shared<'_>, number: u64) {
+        let bases = self.closed.get_mut(number).map(|closed| std::mem::take(&mut closed.bases));
+        self.forget_closed(number);
+        let window = cx.settings.reorder_window;
+        for base in bases.into_iter().flatten().flatten() {
+            self.leave(cx.now.mono.after(window).after(window), None, Some(base));
+        }
     }
 
     pub(crate) fn forget_closed(&mut self, number: u64) {

@@ -91,8 +91,7 @@ impl<V> Node<V> {
 
 impl<V> Intervals<V> {
     /// How many there are.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         fn count<V>(link: Option<&Node<V>>) -> usize {
             link.map_or(0, |node| 1 + count(node.left.as_deref()) + count(node.right.as_deref()))
         }

@@ -26,6 +26,11 @@ pub(crate) struct Fingerprints {
 }
 
 impl Fingerprints {
+    /// Of both tables.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len() + self.expiry.len()
+    }
+
     pub(crate) fn contains(&self, fingerprint: u64) -> bool {
         self.known.contains(&fingerprint)
     }
@@ -97,6 +102,11 @@ pub(crate) struct TokenTable {
 }
 
 impl TokenTable {
+    /// Of both tables.
+    pub(crate) fn len(&self) -> usize {
+        self.holders.len() + self.expiry.len()
+    }
+
     pub(crate) fn holder(&self, token: u64) -> Option<TokenHolder> {
         self.holders.get(&token).copied()
     }
@@ -179,6 +189,10 @@ pub(crate) struct Ordinals {
 }
 
 impl Ordinals {
+    pub(crate) fn len(&self) -> usize {
+        self.bases.len()
+    }
+
     /// The next ordinal of this base. It is to be given back with [`Ordinals::release`].
     pub(crate) fn take(&mut self, base: u64) -> u32 {
         let (next, users) = self.bases.entry(base).or_default();
@@ -283,6 +297,10 @@ impl ClosedSpans {
 
     pub(crate) fn get(&self, number: u64) -> Option<&ClosedSpan> {
         self.spans.get(&number)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut ClosedSpan> {
+        self.spans.get_mut(&number)
     }
 
     /// A rebuilt end got its start.

@@ -163,6 +163,16 @@ enum Container {
     UnknownUntil(Monotonic),
 }
 
+/// Under what conditions a span is judged.
+#[derive(Debug, Clone, Copy)]
+struct Chance {
+    now: Monotonic,
+    /// It cannot wait: it is judged on what is known.
+    is_last: bool,
+    /// The end of the span whose ancestors are in question.
+    inner_end: i64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     key: IntervalKey,
@@ -236,10 +246,11 @@ impl WorkerState {
         let mut found = None;
         if !place.is_judged {
             let (start, end) = (place.start, place.end);
-            let wait = match self.container(interval, start, end, is_last_chance) {
+            let chance = Chance { now: cx.now.mono, is_last: is_last_chance, inner_end: end };
+            let wait = match self.container(interval, start, end, chance) {
                 Container::None => None,
                 Container::UnknownUntil(until) => Some(until),
-                Container::Is(parent) => match self.parent_context(cx, parent, is_last_chance, depth) {
+                Container::Is(parent) => match self.parent_context(cx, parent, chance, depth) {
                     Ok(context) => {
                         found = Some((parent, context));
                         None
@@ -303,13 +314,13 @@ impl WorkerState {
         &mut self,
         cx: &mut Shared<'_>,
         parent: IntervalKey,
-        is_last_chance: bool,
+        chance: Chance,
         depth: usize,
     ) -> Result<SpanContext, Monotonic> {
         match self.standing(&parent) {
-            Some(Standing::Open) => self.judge_open(cx, parent.seq, depth + 1),
-            Some(Standing::Held { due }) if depth < MAX_DEPTH && (due <= cx.now.mono || is_last_chance) => {
-                self.judge_held(cx, (due, parent.seq), is_last_chance, depth + 1);
+            Some(Standing::Open) => self.judge_open(cx, parent.seq, chance, depth + 1)?,
+            Some(Standing::Held { due }) if depth < MAX_DEPTH && (due <= chance.now || chance.is_last) => {
+                self.judge_held(cx, (due, parent.seq), chance.is_last, depth + 1);
             }
             Some(
                 Standing::Held { .. } | Standing::Undecided { .. } | Standing::Closed | Standing::Exported,
@@ -317,8 +328,8 @@ impl WorkerState {
             | None => {}
         }
         if let Some(Standing::Held { due }) = self.standing(&parent)
-            && due > cx.now.mono
-            && !is_last_chance
+            && due > chance.now
+            && !chance.is_last
             && self.held.get((due, parent.seq)).is_some_and(|held| !held.place.is_judged)
         {
             return Err(due);
@@ -331,40 +342,91 @@ impl WorkerState {
         self.intervals.get(span).map(|relative| relative.standing)
     }
 
+    /// Decides the parent of an open span that is about to be closed.
+    pub(crate) fn judge_closing(&mut self, cx: &mut Shared<'_>, seq: u64) {
+        let chance = Chance { now: cx.now.mono, is_last: true, inner_end: OPEN_END };
+        let judged = self.judge_open(cx, seq, chance, 0);
+        debug_assert!(judged.is_ok(), "the last chance waits for nothing");
+    }
+
     /// Decides the parent of an open span, its own open ancestors first.
-    pub(crate) fn judge_open(&mut self, cx: &mut Shared<'_>, seq: u64, depth: usize) {
-        let Some(span) = self.open.get_mut(seq) else { return };
-        if span.is_judged || depth > MAX_DEPTH {
-            return;
+    ///
+    /// # Errors
+    /// With the time at which it is known, where the span may be over already, within another that is.
+    fn judge_open(
+        &mut self,
+        cx: &mut Shared<'_>,
+        seq: u64,
+        chance: Chance,
+        depth: usize,
+    ) -> Result<(), Monotonic> {
+        let Some(span) = self.open.get(seq).filter(|span| !span.is_judged && depth <= MAX_DEPTH) else {
+            return Ok(());
+        };
+        let (start, interval) = (span.start, span.interval(seq));
+        let mut found = None;
+        if let Some(interval) = interval {
+            if !chance.is_last {
+                self.no_encloser_just_ended(interval, start, chance)?;
+            }
+            let decided = Chance { is_last: true, ..chance };
+            if let Container::Is(parent) = self.container(interval, start, OPEN_END, decided) {
+                found = Some((interval, parent, self.parent_context(cx, parent, chance, depth)?));
+            }
         }
+        if let Some((_, parent, _)) = &found {
+            self.mark_parent(*parent);
+        }
+        let Some(span) = self.open.get_mut(seq) else { return Ok(()) };
         span.is_judged = true;
-        let start = span.start;
-        let Some(interval) = span.interval(seq) else { return };
-        let Container::Is(parent) = self.container(interval, start, OPEN_END, true) else { return };
-        let Ok(context) = self.parent_context(cx, parent, true, depth) else { return };
-        self.mark_parent(parent);
-        let Some(span) = self.open.get_mut(seq) else { return };
-        span.parent = Parent::Inferred(context.span_id);
-        adopt(&mut span.context, &context);
-        let context = span.context.clone();
-        self.intervals.update(&interval, |_, relative| relative.context = context);
+        if let Some((interval, _, context)) = found {
+            span.parent = Parent::Inferred(context.span_id);
+            adopt(&mut span.context, &context);
+            let context = span.context.clone();
+            self.intervals.update(&interval, |_, relative| relative.context = context);
+        }
+        Ok(())
+    }
+
+    /// Whether no span around an open one and what is within it ended so lately that the end of the open one may still
+    /// be on its way.
+    ///
+    /// # Errors
+    /// With the time at which that has shown.
+    fn no_encloser_just_ended(&self, open: IntervalKey, start: i64, chance: Chance) -> Result<(), Monotonic> {
+        let around = self.candidates(open, start, chance.inner_end).unwrap_or_default();
+        let dues = around.iter().filter_map(|candidate| match candidate.standing {
+            Standing::Held { due } if due > chance.now => Some(due),
+            Standing::Held { .. }
+            | Standing::Open
+            | Standing::Undecided { .. }
+            | Standing::Closed
+            | Standing::Exported => None,
+        });
+        dues.max().map_or(Ok(()), Err)
     }
 
     /// The span that contains `[start, end]` of the span at `own`; on the last chance, of those that are decided.
-    fn container(&mut self, own: IntervalKey, start: i64, end: i64, is_last_chance: bool) -> Container {
+    fn container(&mut self, own: IntervalKey, start: i64, end: i64, chance: Chance) -> Container {
         let Some(mut candidates) = self.candidates(own, start, end) else {
             self.ledger.notes.nesting_gave_up += 1;
             return Container::None;
         };
-        if is_last_chance {
+        if chance.is_last {
             candidates.retain(|candidate| !matches!(candidate.standing, Standing::Undecided { .. }));
         }
+        let latest_open = candidates.iter().filter(|candidate| candidate.standing == Standing::Open);
+        let latest_open = latest_open.map(|candidate| candidate.key.rank()).max();
         let undecided = candidates.iter().filter_map(|candidate| match candidate.standing {
             Standing::Undecided { until } => Some(until),
             Standing::Open => self.may_end_until(candidate.key.seq),
+            // The end of an open span within this one may still be on its way.
+            Standing::Held { due } if due > chance.now && latest_open > Some(candidate.key.rank()) => {
+                Some(due)
+            }
             Standing::Held { .. } | Standing::Closed | Standing::Exported => None,
         });
-        if let Some(until) = undecided.max().filter(|_| !is_last_chance) {
+        if let Some(until) = undecided.max().filter(|_| !chance.is_last) {
             return Container::UnknownUntil(until);
         }
         candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.order()));
@@ -435,13 +497,13 @@ impl WorkerState {
         innermost
     }
 
-    /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival.
+    /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival, and
+    /// for one from now.
     pub(crate) fn export(&mut self, cx: &mut Shared<'_>, finished: Finished, place: &Place) {
         let window = cx.settings.reorder_window;
-        let until = place.arrived.after(window).after(window).max(cx.now.mono);
         if place.interval.is_some() || place.base.is_some() {
-            let until = self.leaving.back().map_or(until, |(last, _, _)| until.max(*last));
-            self.leaving.push_back((until, place.interval, place.base));
+            let until = place.arrived.after(window).after(window).max(cx.now.mono.after(window));
+            self.leave(until, place.interval, place.base);
         }
         let source = self.source(cx.next_source);
         cx.outputs.push_back(Output::Span(finished.into_span(source)));

@@ -281,6 +281,20 @@ impl WorkerState {
         EventLedger { pending: pending as u64, ..self.ledger }
     }
 
+    /// Entries of every table.
+    pub(crate) fn residue(&self) -> usize {
+        self.open.len()
+            + self.waiting.len()
+            + self.held.len()
+            + self.intervals.len()
+            + self.leaving.len()
+            + self.pending_events.len()
+            + self.fingerprints.len()
+            + self.tokens.len()
+            + self.ordinals.len()
+            + self.closed.len()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.open.bytes() + self.waiting.bytes() + self.held.bytes() + self.pending_events.bytes()
     }
@@ -358,6 +372,12 @@ impl WorkerState {
         while let Some(number) = self.closed.due(now) {
             self.forget_closed(number);
         }
+    }
+
+    /// Forgets at `until` where a span stood and what its id was derived from.
+    pub(crate) fn leave(&mut self, until: Monotonic, interval: Option<IntervalKey>, base: Option<u64>) {
+        let until = self.leaving.back().map_or(until, |(last, _, _)| until.max(*last));
+        self.leaving.push_back((until, interval, base));
     }
 
     pub(crate) fn forget_span(&mut self, interval: Option<IntervalKey>, base: Option<u64>) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use snakepit_otel_bridge::engine::span::SpanKind;
 
-use super::bench_worker::{Bench, MS, Sent, US, start, stop, text};
+use super::bench_worker::{Bench, MS, Sent, US, start, stop, text, times};
 
 /// Start and stop of one span.
 fn pair(operation: &str, from: i64, to: i64) -> [Sent; 2] {
@@ -321,4 +321,24 @@ fn the_oldest_is_judged_early_where_too_many_are_held() {
         bench.send(&from).send(&to);
     }
     assert_eq!((bench.spans.len(), bench.ledger().notes.judged_early), (1, 1));
+}
+
+/// The end of `middle` is on its way while `outer`, which is around it, is over already.
+#[test]
+fn an_open_parent_that_may_be_over_is_waited_for() {
+    for child in ["outer", "inner"] {
+        let mut bench = Bench::new();
+        for [from, _] in [pair("outer", 0, 40 * MS), pair("middle", 5 * MS, 30 * MS)] {
+            bench.send(&from);
+        }
+        pair(child, 6 * MS, 7 * MS).iter().for_each(|event| {
+            bench.send(event);
+        });
+        bench.arrive_at(40 * MS).send(&pair("outer", 0, 40 * MS)[1]);
+        bench.arrive_at(510 * MS).send(&pair("middle", 5 * MS, 30 * MS)[1]);
+        bench.settled();
+        let parent = |from: i64| bench.spans.iter().find(|span| times(span).0 == from).unwrap();
+        assert_eq!(parent(6 * MS).parent_span_id, Some(parent(5 * MS).span_id), "{child}");
+        assert_eq!(parent(5 * MS).parent_span_id, Some(parent(0).span_id), "{child}");
+    }
 }
