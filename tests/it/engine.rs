@@ -1,8 +1,12 @@
 //! The engine, driven in virtual time through its public face.
 
 mod bench_worker;
+mod identity;
+mod laws;
+mod limits;
 mod nesting;
 mod pairing_table;
 mod simulation;
 mod standalone;
 mod steps;
+mod whole_streams;

@@ -304,37 +304,6 @@ fn a_shutdown_closes_open_spans_without_blame() {
 }
 
 #[test]
-fn the_limit_on_open_spans_evicts_the_oldest() {
-    let mut bench = Bench::with(|settings| settings.limits.max_open_spans_per_worker = 2, |_, _| {});
-    bench.send(&start("a", 0)).send(&start("b", MS)).send(&start("c", 2 * MS));
-    let span = bench.span("a");
-    assert_eq!(text(span, "snakepit.span.incomplete"), Some("evicted"));
-    assert_eq!(span.status, Status::Unset);
-    assert_eq!((bench.ledger().pending, bench.ledger().notes.incomplete_evicted), (2, 1));
-}
-
-#[test]
-fn the_limit_on_bytes_evicts_the_oldest() {
-    let mut bench = Bench::with(|settings| settings.limits.max_open_bytes_per_worker = 40_000, |_, _| {});
-    for number in 0..10 {
-        bench.send(&start("a", number * MS).meta("blob", &"x".repeat(10_000)));
-    }
-    let ledger = bench.ledger();
-    assert_eq!(ledger.pending + ledger.notes.incomplete_evicted, 10);
-    assert!((2..4).contains(&ledger.pending), "{ledger:?}");
-}
-
-#[test]
-fn evicting_closes_as_many_as_were_asked_for() {
-    let mut bench = Bench::new();
-    for number in 0..5 {
-        bench.send(&start("a", number * MS));
-    }
-    bench.handle(Input::Evict { spans: 3 });
-    assert_eq!((bench.ledger().pending, bench.ledger().notes.incomplete_evicted), (2, 3));
-}
-
-#[test]
 fn nonsense_times_become_a_valid_span() {
     let nonsense = [
         (start("a", 0), stop("a", 0, MS).int("system_time", 0)),
@@ -409,95 +378,10 @@ fn a_worker_that_samples_whole_spans_leaves_no_uncertain_starts() {
 }
 
 #[test]
-fn uncertain_starts_have_their_own_quota() {
-    let mut bench = Bench::with(
-        |settings| settings.limits.max_uncertain_per_worker = 2,
-        |_, policy| policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.1).unwrap(),
-    );
-    for number in 0..5 {
-        bench.send(&start("a", number * MS));
-    }
-    assert_eq!((bench.ledger().pending, dropped(&bench, DropReason::SampledHalf)), (2, 3));
-}
-
-#[test]
 fn a_disabled_worker_s_events_are_dropped() {
     let mut bench = Bench::with(|_| {}, |_, policy| policy.enabled = false);
     bench.send(&start("a", 0)).send(&stop("a", 0, MS)).send(&event("x.y", 0));
     assert_eq!((dropped(&bench, DropReason::Disabled), bench.ledger().pending), (3, 0));
-}
-
-#[test]
-fn identity_pairs_whatever_the_times_say() {
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0).identity(1, 2, None)).send(&start("a", US).identity(1, 3, Some(2)));
-    bench.send(&stop("a", US, MS).identity(1, 2, None)).send(&stop("a", 0, 2 * MS).identity(1, 3, Some(2)));
-    bench.settled();
-    let ids: Vec<_> = bench.spans.iter().map(|span| (span.span_id.0[0], times(span))).collect();
-    assert_eq!(ids, [(2, (0, MS)), (3, (US, 2 * MS))]);
-    assert_eq!(bench.spans[1].parent_span_id, Some(bench.spans[0].span_id));
-    assert_eq!(text(&bench.spans[1], "snakepit.parent"), None);
-}
-
-#[test]
-fn a_second_half_of_an_identity_is_a_duplicate_whatever_else_differs() {
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0).identity(1, 2, None)).send(&start("a", 5).identity(1, 2, None));
-    bench.send(&stop("a", 0, MS).identity(1, 2, None)).send(&stop("a", 0, 2 * MS).identity(1, 2, None));
-    bench.send(&start("b", 9).identity(1, 2, None));
-    bench.only_span();
-    assert_eq!(dropped(&bench, DropReason::DuplicateStart), 2);
-    assert_eq!(dropped(&bench, DropReason::DuplicateEnd), 1);
-}
-
-#[test]
-fn a_malformed_identity_is_ignored_and_counted() {
-    let mut bench = Bench::new();
-    let mut from = start("a", 0);
-    from.identity = Some((vec![1; 5], vec![2; 8], Vec::new()));
-    let mut to = stop("a", 0, MS);
-    to.identity = Some((vec![0; 16], vec![2; 8], Vec::new()));
-    bench.send(&from).send(&to);
-    bench.only_span();
-    assert_eq!((bench.ledger().paired, bench.ledger().notes.malformed_identity), (2, 2));
-}
-
-#[test]
-fn an_identity_that_only_the_end_carries_is_used() {
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0)).send(&stop("a", 0, MS).identity(7, 8, Some(9)));
-    let span = bench.only_span();
-    assert_eq!((span.trace_id.0[0], span.span_id.0[0], span.parent_span_id.unwrap().0[0]), (7, 8, 9));
-    assert_eq!(bench.ledger().paired, 2);
-}
-
-#[test]
-fn a_pairing_token_pairs_twins() {
-    let mut bench = Bench::new();
-    let token = |sent: super::bench_worker::Sent, token: &str| sent.meta("telemetry_span_context", token);
-    bench.send(&token(start("a", 0), "x")).send(&token(start("a", 0), "y"));
-    bench.send(&token(stop("a", 0, 2 * MS), "y")).send(&token(stop("a", 0, MS), "x"));
-    bench.settled();
-    assert_eq!(bench.ledger().paired, 4);
-    assert!(bench.spans.iter().all(|span| text(span, "telemetry_span_context").is_none()));
-}
-
-#[test]
-fn a_monotonic_time_decides_alone() {
-    let mut bench = Bench::new();
-    bench
-        .send(&start("a", 0).int("monotonic_time", 1_000))
-        .send(&start("a", US).int("monotonic_time", 9_000));
-    bench.send(
-        &event("a.stop", MS).int("duration", MS).int("monotonic_time", 9_000 + MS).meta("which", "second"),
-    );
-    bench.send(
-        &event("a.stop", MS).int("duration", MS).int("monotonic_time", 1_000 + MS).meta("which", "first"),
-    );
-    bench.settled();
-    let which: Vec<_> =
-        bench.spans.iter().map(|span| (times(span).0, text(span, "which").unwrap())).collect();
-    assert_eq!(which, [(0, "first"), (US, "second")]);
 }
 
 #[test]
@@ -511,72 +395,6 @@ fn a_lone_start_is_taken_from_ten_milliseconds_away_when_the_window_closes() {
     bench.send(&start("a", 0)).send(&stop("a", 11 * MS, MS));
     bench.settled();
     assert_eq!(bench.ledger().rebuilt, 1, "beyond that it is another span");
-}
-
-#[test]
-fn two_identities_that_differ_are_never_one_span() {
-    // The start of one and the end of the other were lost, and the times fit.
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0).identity(1, 2, None)).send(&stop("a", 0, MS).identity(1, 3, None));
-    bench.pass(Duration::from_secs(700));
-    let ids: Vec<_> = bench.spans.iter().map(|span| span.span_id.0[0]).collect();
-    assert_eq!(ids, [3, 2]);
-    assert_eq!((bench.ledger().rebuilt, bench.ledger().incomplete), (1, 1));
-}
-
-#[test]
-fn two_identities_that_differ_are_never_one_span_whatever_a_token_or_a_clock_says() {
-    let both = |sent: super::bench_worker::Sent| {
-        sent.int("monotonic_time", 1_000).meta("telemetry_span_context", "#Ref<0.1>")
-    };
-    let (from, to) = (both(start("a", 0).identity(1, 2, None)), both(stop("a", 0, 0).identity(1, 3, None)));
-    for order in [[&from, &to], [&to, &from]] {
-        let mut bench = Bench::new();
-        bench.send(order[0]).send(order[1]).pass(Duration::from_secs(700));
-        assert_eq!(bench.ledger().paired, 0, "{:?}", bench.ledger());
-    }
-}
-
-#[test]
-fn a_pairing_token_that_differs_keeps_halves_apart() {
-    let token = |sent: super::bench_worker::Sent, token: &str| sent.meta("telemetry_span_context", token);
-    let mut bench = Bench::new();
-    bench.send(&token(start("a", 0), "x")).send(&token(stop("a", 0, MS), "y"));
-    bench.settled();
-    assert_eq!((bench.ledger().paired, bench.ledger().rebuilt, bench.ledger().pending), (0, 1, 1));
-}
-
-#[test]
-fn a_twin_at_a_monotonic_reading_of_an_incomplete_span_is_no_duplicate() {
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0).int("monotonic_time", 5)).pass(Duration::from_secs(700));
-    bench.send(&start("a", 700 * SECOND).int("monotonic_time", 5));
-    assert_eq!((bench.ledger().pending, dropped(&bench, DropReason::DuplicateStart)), (1, 0));
-}
-
-#[test]
-fn a_monotonic_time_finds_a_closed_span_wherever_the_clock_was_set() {
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0).int("monotonic_time", 5)).pass(Duration::from_secs(700));
-    // The wall clock was set forward by an hour in between.
-    bench.send(
-        &event("a.stop", 4_300 * SECOND)
-            .int("duration", 700 * SECOND)
-            .int("monotonic_time", 700 * SECOND + 5),
-    );
-    bench.settled();
-    assert_eq!(bench.ledger().notes.late_ends, 1, "{:?}", bench.ledger());
-}
-
-#[test]
-fn a_token_reconciles_a_start_with_an_end_that_had_no_duration() {
-    let mut bench = Bench::new();
-    let token = |sent: super::bench_worker::Sent| sent.meta("telemetry_span_context", "x");
-    bench.send(&token(event("a.stop", MS))).pass(Duration::from_secs(1));
-    bench.send(&token(start("a", 0))).send(&token(start("a", 0)));
-    assert_eq!(dropped(&bench, DropReason::Reconciled), 1);
-    assert_eq!(dropped(&bench, DropReason::DuplicateStart), 1);
-    assert_eq!(bench.ledger().pending, 0);
 }
 
 #[test]
@@ -669,20 +487,6 @@ fn a_late_end_of_a_worker_that_was_switched_off_is_accepted() {
 }
 
 #[test]
-fn uncertain_starts_push_out_no_others() {
-    let mut bench = Bench::with(|settings| settings.limits.max_open_spans_per_worker = 3, |_, _| {});
-    bench.send(&start("a", 0));
-    bench.policy(|policy| {
-        policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.1).unwrap()
-    });
-    for number in 1..6 {
-        bench.send(&start("b", number * MS));
-    }
-    assert_eq!(dropped(&bench, DropReason::SampledHalf), 3);
-    assert_eq!((bench.ledger().pending, bench.ledger().incomplete), (3, 0));
-}
-
-#[test]
 fn an_incarnation_that_comes_back_at_once_remembers_what_it_sent() {
     let mut bench = Bench::new();
     bench.send(&start("a", 0)).send(&stop("a", 0, MS));
@@ -695,30 +499,4 @@ fn an_incarnation_that_comes_back_at_once_remembers_what_it_sent() {
         (dropped(&bench, DropReason::DuplicateStart), dropped(&bench, DropReason::DuplicateEnd)),
         (1, 1)
     );
-}
-
-#[test]
-fn one_large_event_among_thousands_of_waiting_ends_sheds_them_one_after_the_other() {
-    let mut bench = Bench::with(|settings| settings.limits.max_open_bytes_per_worker = 12_000_000, |_, _| {});
-    for number in 0..9_000 {
-        bench.send(&stop("a", number * 100 * MS, MS).corr("c").meta("n", &number.to_string()));
-    }
-    let waiting = bench.ledger().pending;
-    let mut large = start("b", 0).corr("c");
-    for number in 0..100 {
-        large = large.meta(&format!("blob{number}"), &"x".repeat(16_000));
-    }
-    for number in 0..8 {
-        large.timestamp += number;
-        bench.send(&large);
-    }
-    assert!(waiting > 1_000 && bench.ledger().pending < waiting, "{:?}", bench.ledger());
-}
-
-#[test]
-fn the_bridge_s_limit_takes_open_spans_from_whoever_has_them_open() {
-    let mut bench = Bench::new();
-    bench.send(&start("a", 0).corr("c")).send(&start("b", 0).corr("c")).send(&stop("b", 0, MS).corr("c"));
-    bench.handle(Input::Evict { spans: 1 });
-    assert_eq!((bench.ledger().pending, bench.ledger().notes.incomplete_evicted), (0, 1));
 }
