@@ -26,6 +26,8 @@ pub mod settings;
 pub mod span;
 mod standalone;
 mod state;
+#[doc(hidden)]
+pub mod steps;
 mod tolerance;
 mod waiting;
 

@@ -6,6 +6,8 @@
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::engine::steps;
+
 /// The end of an interval that is still open.
 pub(crate) const OPEN_END: i64 = i64::MAX;
 
@@ -154,6 +156,7 @@ impl<V> Intervals<V> {
             Group::Many(root) => root,
         };
         while let Some(node) = link {
+            steps::count();
             link = match key.cmp(&node.key) {
                 std::cmp::Ordering::Less => &node.left,
                 std::cmp::Ordering::Greater => &node.right,
@@ -189,6 +192,7 @@ impl<V> Intervals<V> {
         };
         let mut found = None;
         while let Some(node) = link {
+            steps::count();
             link = if node.key >= from {
                 found = Some(node.key.operation);
                 &node.left
@@ -238,6 +242,7 @@ fn containing<V>(
     visit: &mut dyn FnMut(&IntervalKey, i64, &V) -> bool,
 ) -> bool {
     let Some(node) = node else { return true };
+    steps::count();
     if node.latest_end < end {
         return true;
     }
@@ -252,6 +257,7 @@ fn containing<V>(
 }
 
 fn insert<V>(link: &mut Link<V>, mut new: Box<Node<V>>) {
+    steps::count();
     match link {
         Some(node) if node.priority >= new.priority => {
             node.latest_end = node.latest_end.max(new.end);
@@ -268,6 +274,7 @@ fn insert<V>(link: &mut Link<V>, mut new: Box<Node<V>>) {
 /// Everything before `key`, and everything from it on.
 fn split<V>(link: Link<V>, key: &IntervalKey) -> (Link<V>, Link<V>) {
     let Some(mut node) = link else { return (None, None) };
+    steps::count();
     if node.key < *key {
         let (before, after) = split(node.right.take(), key);
         node.right = before;
@@ -283,6 +290,7 @@ fn split<V>(link: Link<V>, key: &IntervalKey) -> (Link<V>, Link<V>) {
 
 /// Joins two trees of which all of `left` is before all of `right`.
 fn merge<V>(left: Link<V>, right: Link<V>) -> Link<V> {
+    steps::count();
     match (left, right) {
         (None, only) | (only, None) => only,
         (Some(mut left), Some(mut right)) => Some(if left.priority >= right.priority {
@@ -299,6 +307,7 @@ fn merge<V>(left: Link<V>, right: Link<V>) -> Link<V> {
 
 fn remove<V>(link: &mut Link<V>, key: &IntervalKey) -> Option<Box<Node<V>>> {
     let node = link.as_mut()?;
+    steps::count();
     let removed = match key.cmp(&node.key) {
         std::cmp::Ordering::Less => remove(&mut node.left, key)?,
         std::cmp::Ordering::Greater => remove(&mut node.right, key)?,
@@ -314,6 +323,7 @@ fn remove<V>(link: &mut Link<V>, key: &IntervalKey) -> Option<Box<Node<V>>> {
 
 fn update<V>(link: &mut Link<V>, key: &IntervalKey, change: impl FnOnce(&mut i64, &mut V)) {
     let Some(node) = link else { return };
+    steps::count();
     match key.cmp(&node.key) {
         std::cmp::Ordering::Less => update(&mut node.left, key, change),
         std::cmp::Ordering::Greater => update(&mut node.right, key, change),

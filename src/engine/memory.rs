@@ -10,6 +10,7 @@ use crate::engine::half::Tokens;
 use crate::engine::ids::SpanContext;
 use crate::engine::intervals::IntervalKey;
 use crate::engine::open::MAX_CANDIDATES;
+use crate::engine::steps;
 use crate::time::Monotonic;
 
 /// Whether a table has so much more room than entries that it is worth giving back: bursts pass.
@@ -316,7 +317,7 @@ impl ClosedSpans {
     /// Rebuilt ends of `key` whose estimates lie in the range, nearest to its beginning first.
     pub(crate) fn rebuilt_between(&self, key: u64, from: i64, to: i64) -> impl Iterator<Item = (u64, i64)> {
         let range = self.rebuilt.range((key, from.min(to), 0)..=(key, to, u64::MAX)).take(MAX_CANDIDATES);
-        range.map(|(_, start, number)| (*number, *start))
+        range.inspect(|_| steps::count()).map(|(_, start, number)| (*number, *start))
     }
 
     /// Incomplete spans of `key` that start in the range, latest first.
@@ -327,7 +328,7 @@ impl ClosedSpans {
         to: i64,
     ) -> impl Iterator<Item = (u64, i64)> {
         let range = self.incomplete.range((key, from.min(to), 0)..=(key, to, u64::MAX)).rev();
-        range.take(MAX_CANDIDATES).map(|(_, start, number)| (*number, *start))
+        range.take(MAX_CANDIDATES).inspect(|_| steps::count()).map(|(_, start, number)| (*number, *start))
     }
 
     /// Whether `key` has any incomplete span.

@@ -10,6 +10,7 @@ use crate::engine::ids::SpanContext;
 use crate::engine::intervals::IntervalKey;
 use crate::engine::naming::Name;
 use crate::engine::span::{SpanEvent, SpanKind};
+use crate::engine::steps;
 use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS};
 use crate::time::Monotonic;
 
@@ -193,12 +194,12 @@ impl OpenSpans {
     /// The starts of `key` within the range, earliest first.
     pub(crate) fn between(&self, key: u64, from: i64, to: i64) -> impl Iterator<Item = Candidate> {
         let range = self.by_key.range((key, from.min(to), 0)..=(key, to, u64::MAX));
-        range.map(|(_, start, seq)| Candidate { seq: *seq, start: *start })
+        range.inspect(|_| steps::count()).map(|(_, start, seq)| Candidate { seq: *seq, start: *start })
     }
 
     fn candidates(&self, from: (u64, i64, u64), to: (u64, i64, u64)) -> impl Iterator<Item = Candidate> {
         let range = self.by_key.range(from..=to).rev().take(MAX_CANDIDATES);
-        range.map(|(_, start, seq)| Candidate { seq: *seq, start: *start })
+        range.inspect(|_| steps::count()).map(|(_, start, seq)| Candidate { seq: *seq, start: *start })
     }
 
     /// Whether `key` has any open start.

@@ -220,6 +220,7 @@ impl WorkerState {
         if let Some(span) = span.filter(|_| start <= end) {
             let range = (span.group, start, 0)..=(span.group, end, u64::MAX);
             for (_, time, seq) in self.pending_events.by_group.range(range) {
+                crate::engine::steps::count();
                 // What is inside a span that is still to be exported belongs there.
                 let inner = self.innermost(span.group, *time).filter(|(inner, _)| inner.start >= span.start);
                 let names_another = self.pending_events.token(*seq).is_some_and(|token| {

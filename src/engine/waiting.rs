@@ -13,6 +13,7 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::metadata::Meaning;
 use crate::engine::naming::Name;
 use crate::engine::open::MAX_CANDIDATES;
+use crate::engine::steps;
 use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS, Residual};
 use crate::time::Monotonic;
 
@@ -138,7 +139,7 @@ impl WaitingEnds {
     /// The ends of `key` that estimate their start within the range, with their estimates.
     pub(crate) fn between(&self, key: u64, from: i64, to: i64) -> impl Iterator<Item = (u64, i64)> {
         let range = self.by_estimate.range((key, from.min(to), 0)..=(key, to, u64::MAX));
-        range.map(|(_, estimate, seq)| (*seq, *estimate))
+        range.inspect(|_| steps::count()).map(|(_, estimate, seq)| (*seq, *estimate))
     }
 
     /// When it is decided whether an end of `key` takes a start at `start`; `None` if none can.
@@ -147,6 +148,7 @@ impl WaitingEnds {
         let near = self.between(key, from, to).map(|(seq, _)| seq).take(MAX_CANDIDATES);
         let later = self.by_time.range((key, start, 0)..=(key, i64::MAX, u64::MAX)).map(|(_, _, seq)| *seq);
         near.chain(later.take(MAX_CANDIDATES))
+            .inspect(|_| steps::count())
             .filter_map(|seq| self.ends.get(&seq))
             .map(|(until, _)| *until)
             .max()
@@ -159,6 +161,7 @@ impl WaitingEnds {
                 .by_estimate
                 .range((key, from, 0)..=(key, to, u64::MAX))
                 .take(2)
+                .inspect(|_| steps::count())
                 .any(|(_, _, seq)| Some(*seq) != except)
     }
 }
