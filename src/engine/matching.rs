@@ -1,8 +1,11 @@
 //! Which start an end takes, and which end a start.
 //!
 //! Halves of one key differ only in their times, so the times decide: an end's estimate of its start, against the open
-//! starts. Metadata decide among those that are near. Readings of a monotonic clock, where both halves have one, decide
-//! alone.
+//! starts, and metadata among those that are near. At once: well inside the tolerance, with nothing else near. When the
+//! window closes: among what is left, in order, else the most usual residual, else the only start in reach
+//! (`a_lone_start_is_taken_from_ten_milliseconds_away_when_the_window_closes`), and none of those where starts are being
+//! lost. Halves whose identities, tokens or monotonic readings differ never pair. How often this is right is in
+//! `tests/it/engine/simulation.rs`; the cases are in [`super::pairing`].
 
 use smallvec::SmallVec;
 

@@ -155,6 +155,11 @@ impl Reader {
         }
     }
 
+    /// A correlation id as it may be shown.
+    pub(crate) fn shown_correlation_id(&self, correlation_id: &str) -> String {
+        self.shown("correlation_id", correlation_id).as_str().to_owned()
+    }
+
     /// What `event` says as this half of a span, or as a standalone event (no phase).
     pub(crate) fn read(&self, event: &Event<'_>, phase: Option<Phase>, correlation_id: &str) -> Meaning {
         let mut meaning = Meaning { attributes: Attributes::with_capacity(event), ..Meaning::default() };

@@ -1,8 +1,40 @@
-//! Which start an end belongs to.
+//! What becomes of a start and of an end when they arrive, and when what they wait for is over.
 //!
-//! By identity where both halves carry it. By key (worker, correlation id, operation) otherwise: the end takes the open
-//! start nearest to its estimate, at once where the match is well inside the worker's tolerance and nothing else is
-//! near, else when its reorder window closes, among what is left. `tests/it/pairing_table.rs` has a test for each case.
+//! Halves pair by proof where both carry one: identity, else a pairing token, else a reading of the monotonic clock
+//! (`tests/it/engine/identity.rs`). They pair by key (worker, correlation id, operation) otherwise: which start an end
+//! takes is in [`super::matching`], what is made of one half alone in [`super::closing`].
+//!
+//! | case | becomes | test |
+//! | --- | --- | --- |
+//! | start, stop | a span | `start_and_stop_become_a_span_without_status` |
+//! | start, stop that says ok | a span, Ok | `a_stop_that_says_ok_makes_the_status_ok` |
+//! | start, stop that speaks of an error | a span, Error | `a_stop_that_speaks_of_an_error_makes_the_status_error` |
+//! | start, stop whose `error` says nothing | a span, Unset | `an_error_key_that_says_nothing_is_no_error` |
+//! | start, exception | a span with an exception event | `start_and_exception_become_a_span_with_an_exception_event` |
+//! | end, its start within the window | one span | `an_end_before_its_start_is_one_span` |
+//! | end with duration, no start | a whole span | `an_end_alone_becomes_a_whole_span` |
+//! | end without duration, no start | no length | `an_end_without_duration_and_without_start_is_a_zero_length_span` |
+//! | end without duration, starts | takes the latest | `an_end_without_duration_takes_the_latest_start_not_after_it` |
+//! | an equal end, within the window | dropped | `an_equal_end_within_the_window_is_dropped` |
+//! | an equal end, of a span made of it alone | dropped | `an_end_equal_to_one_that_made_a_span_alone_is_dropped_for_an_hour` |
+//! | an equal start, open or just finished | dropped | `an_equal_start_is_dropped_while_its_span_is_open_and_just_after` |
+//! | starts of one key and time that differ | two spans | `two_starts_that_differ_in_anything_are_two_spans` |
+//! | start after its span was rebuilt | dropped | `a_start_after_its_span_was_rebuilt_is_reconciled` |
+//! | start that an end alone explains | dropped | `an_open_start_that_a_rebuilt_end_explains_is_reconciled_when_it_would_be_closed` |
+//! | the same, with a child or an event | incomplete | `an_explained_start_with_a_child_or_an_event_closes_as_incomplete` |
+//! | start, no end in time | incomplete | `a_start_without_end_is_closed_by_the_span_timeout` |
+//! | the worker is lost | incomplete | `a_worker_that_does_not_come_back_loses_its_open_spans` |
+//! | the worker comes back | nothing | `a_worker_that_comes_back_within_its_grace_period_loses_nothing` |
+//! | an end after its span was closed | a span, linked | `an_end_after_the_timeout_is_a_late_end` |
+//! | the same, without duration | from the start | `a_late_end_without_duration_starts_where_its_start_was` |
+//! | the bridge shuts down | incomplete | `a_shutdown_closes_open_spans_without_blame` |
+//! | a limit on open spans | incomplete | `the_limit_on_open_spans_evicts_the_oldest` |
+//! | a limit on their bytes | incomplete | `the_limit_on_bytes_evicts_the_oldest` |
+//! | times that cannot be meant | a valid span | `nonsense_times_become_a_valid_span` |
+//! | a duration in another unit | the times win | `times_win_over_a_duration_in_another_unit` |
+//! | uncertain start, no end | dropped | `a_start_whose_end_was_sampled_away_makes_no_span` |
+//! | the same, with a child | incomplete | `an_uncertain_start_with_a_child_closes_as_incomplete` |
+//! | end of an accepted start, by policy refused | a span | `an_end_whose_start_was_accepted_is_accepted` |
 
 use std::sync::Arc;
 
@@ -84,26 +116,13 @@ impl WorkerState {
     fn proven_end(&self, tokens: Tokens) -> Proof {
         for token in tokens.iter() {
             let is_unique = Some(token) != tokens.monotonic;
-            match self.tokens.holder(token) {
-                Some(TokenHolder::Waiting(seq)) => {
-                    if self.waiting.get(seq).is_some_and(|end| !end.tokens.contradict(tokens)) {
-                        return Proof::Waiting(seq);
-                    }
+            match self.holder(token, tokens) {
+                Some(TokenHolder::Waiting(seq)) => return Proof::Waiting(seq),
+                Some(TokenHolder::Closed(number)) if self.is_rebuilt(number) => {
+                    return Proof::Rebuilt(number);
                 }
-                Some(TokenHolder::Closed(number)) => match self.closed.get(number) {
-                    Some(span) if span.tokens.contradict(tokens) => {}
-                    Some(span) if matches!(span.half, ClosedHalf::Rebuilt { .. }) => {
-                        return Proof::Rebuilt(number);
-                    }
-                    Some(_) if is_unique => return Proof::Duplicate,
-                    Some(_) | None => {}
-                },
-                Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. })
-                    if is_unique =>
-                {
-                    return Proof::Duplicate;
-                }
-                Some(TokenHolder::Open(_) | TokenHolder::Held(..) | TokenHolder::Spent { .. }) | None => {}
+                Some(_) if is_unique => return Proof::Duplicate,
+                Some(_) | None => {}
             }
         }
         Proof::None
@@ -191,7 +210,8 @@ impl WorkerState {
         if let Root::Known { is_hashed: true, .. } = root {
             let idle = cx.settings.trace_idle;
             if let Some(spans) = cx.constants.count(&self.id_prefix, correlation_id, cx.now.mono, idle) {
-                let shown = crate::engine::metadata::truncated(correlation_id, MAX_WARNED_BYTES);
+                let shown = cx.reader.shown_correlation_id(correlation_id);
+                let shown = crate::engine::metadata::truncated(&shown, MAX_WARNED_BYTES);
                 cx.outputs.push_back(Output::Warning(Warning::ConstantCorrelationId {
                     worker: self.key.clone(),
                     correlation_id: shown.to_owned(),
@@ -224,14 +244,11 @@ impl WorkerState {
         }
         let tokens = half.tokens();
         for token in tokens.unique() {
-            match self.tokens.holder(token) {
+            match self.holder(token, tokens) {
                 None => {}
                 Some(TokenHolder::Open(seq)) => {
-                    // A pairing token may not say otherwise than two identities do.
-                    if self.open.get(seq).is_some_and(|span| !span.tokens.contradict(tokens)) {
-                        let end = self.read_end(cx, event, half, refusal);
-                        return self.pair(cx, seq, end, None);
-                    }
+                    let end = self.read_end(cx, event, half, refusal);
+                    return self.pair(cx, seq, end, None);
                 }
                 Some(TokenHolder::Closed(number)) if self.is_incomplete(number) => {
                     let end = self.read_end(cx, event, half, refusal);
@@ -241,25 +258,15 @@ impl WorkerState {
             }
         }
         if let Some(reason) = refusal
-            && ![false, true]
-                .map(|sort| sorted_key(half.key, sort))
-                .into_iter()
-                .any(|key| self.has_start(key))
+            && !self.has_start(half.key)
         {
             return self.drop_event(reason);
         }
-        let proven = tokens.monotonic.and_then(|token| self.tokens.holder(token));
+        let proven = tokens.monotonic.and_then(|token| self.holder(token, tokens));
         let end = self.read_end(cx, event, half, refusal);
         match proven {
-            Some(TokenHolder::Open(seq))
-                if self.open.get(seq).is_some_and(|span| !span.tokens.contradict(tokens)) =>
-            {
-                return self.pair(cx, seq, end, None);
-            }
-            Some(TokenHolder::Closed(number))
-                if self.is_incomplete(number)
-                    && self.closed.get(number).is_some_and(|span| !span.tokens.contradict(tokens)) =>
-            {
+            Some(TokenHolder::Open(seq)) => return self.pair(cx, seq, end, None),
+            Some(TokenHolder::Closed(number)) if self.is_incomplete(number) => {
                 return self.late_end(cx, number, end);
             }
             Some(_) | None => {}
@@ -270,13 +277,31 @@ impl WorkerState {
         }
     }
 
-    /// Whether a start of `key` was accepted that has no end yet.
+    /// Who has a token of a half with these tokens, unless the two say that they do not belong together: a pairing token
+    /// or a clock may not say otherwise than two identities do.
+    fn holder(&self, token: u64, tokens: Tokens) -> Option<TokenHolder> {
+        let holder = self.tokens.holder(token)?;
+        let own = match holder {
+            TokenHolder::Open(seq) => self.open.get(seq).map(|span| span.tokens),
+            TokenHolder::Waiting(seq) => self.waiting.get(seq).map(|end| end.tokens),
+            TokenHolder::Closed(number) => self.closed.get(number).map(|span| span.tokens),
+            TokenHolder::Held(..) | TokenHolder::Spent { .. } => None,
+        };
+        (!own.is_some_and(|own| own.contradict(tokens))).then_some(holder)
+    }
+
+    /// Whether a start of `key`, of either sort, was accepted that has no end yet.
     fn has_start(&self, key: u64) -> bool {
-        self.open.has_key(key) || self.closed.has_incomplete(key)
+        let sorts = [false, true].map(|sort| sorted_key(key, sort));
+        sorts.into_iter().any(|key| self.open.has_key(key) || self.closed.has_incomplete(key))
     }
 
     fn is_incomplete(&self, number: u64) -> bool {
         self.closed.get(number).is_some_and(|span| matches!(span.half, ClosedHalf::Incomplete(_)))
+    }
+
+    fn is_rebuilt(&self, number: u64) -> bool {
+        self.closed.get(number).is_some_and(|span| matches!(span.half, ClosedHalf::Rebuilt { .. }))
     }
 
     fn read_end(

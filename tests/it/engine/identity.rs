@@ -146,3 +146,14 @@ fn a_token_reconciles_a_start_with_an_end_that_had_no_duration() {
     assert_eq!(dropped(&bench, DropReason::DuplicateStart), 1);
     assert_eq!(bench.ledger().pending, 0);
 }
+
+#[test]
+fn an_identity_that_comes_after_a_child_was_exported_is_too_late() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0).corr("c")).send(&start("b", MS).corr("c")).send(&stop("b", MS, MS).corr("c"));
+    bench.pass(Duration::from_secs(1));
+    bench.send(&stop("a", 0, 1_000 * MS).corr("c").identity(7, 8, None));
+    bench.settled();
+    assert_eq!(bench.span("b").parent_span_id, Some(bench.span("a").span_id));
+    assert_eq!(bench.span("b").trace_id, bench.span("a").trace_id);
+}

@@ -183,7 +183,7 @@ impl World {
         let everything = Policy::default();
         let policy = match rules {
             Rules::Everything => everything,
-            Rules::Half => Policy { sampling_rate: Rate::new(0.5).unwrap(), ..everything },
+            Rules::Half => Policy { sampling_rate: Rate::new(0.5).expect("a rate"), ..everything },
             Rules::Nothing => Policy { enabled: false, ..everything },
             Rules::Filtered => Policy { blocked_events: vec!["b.*".to_owned()], ..everything },
         };

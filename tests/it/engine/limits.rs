@@ -3,7 +3,9 @@
 use snakepit_otel_bridge::control::policy::Rate;
 use snakepit_otel_bridge::drops::DropReason;
 use snakepit_otel_bridge::engine::Input;
+use snakepit_otel_bridge::engine::settings::{RedactAction, RedactRule};
 use snakepit_otel_bridge::engine::span::Status;
+use snakepit_otel_bridge::engine::{Output, Warning};
 
 use super::bench_worker::{Bench, MS, start, stop, text};
 
@@ -90,4 +92,18 @@ fn the_bridge_s_limit_takes_open_spans_from_whoever_has_them_open() {
     bench.send(&start("a", 0).corr("c")).send(&start("b", 0).corr("c")).send(&stop("b", 0, MS).corr("c"));
     bench.handle(Input::Evict { spans: 1 });
     assert_eq!((bench.ledger().pending, bench.ledger().notes.incomplete_evicted), (0, 1));
+}
+
+#[test]
+fn a_correlation_id_that_must_not_be_shown_is_not_warned_of_by_name() {
+    let rule = RedactRule { key: "correlation_id".to_owned(), action: RedactAction::Drop };
+    let mut bench = Bench::with(|settings| settings.redact = vec![rule], |_, _| {});
+    for number in 0..10_001 {
+        bench.send(&stop("a", number * MS, MS).corr("secret"));
+    }
+    bench.settled();
+    let [Output::Warning(Warning::ConstantCorrelationId { correlation_id, .. })] = &bench.others[..] else {
+        panic!("{:?}", bench.others)
+    };
+    assert_eq!(correlation_id, "");
 }

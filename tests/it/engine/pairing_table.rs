@@ -6,6 +6,8 @@ use snakepit_otel_bridge::drops::DropReason;
 use snakepit_otel_bridge::engine::span::{SpanKind, Status};
 use snakepit_otel_bridge::engine::{Input, Output};
 
+use crate::support::repository;
+
 use super::bench_worker::{Bench, MS, SECOND, STREAM, US, event, key, start, stop, text, times};
 
 fn dropped(bench: &Bench, reason: DropReason) -> u64 {
@@ -499,4 +501,29 @@ fn an_incarnation_that_comes_back_at_once_remembers_what_it_sent() {
         (dropped(&bench, DropReason::DuplicateStart), dropped(&bench, DropReason::DuplicateEnd)),
         (1, 1)
     );
+}
+
+#[test]
+fn an_end_whose_start_was_accepted_is_accepted() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 0));
+    bench.policy(|policy| policy.blocked_events = vec!["a.*".to_owned()]);
+    bench.send(&stop("a", 0, MS)).send(&start("a", 2 * MS)).send(&stop("a", 2 * MS, MS));
+    bench.only_span();
+    assert_eq!((bench.ledger().paired, dropped(&bench, DropReason::Filtered)), (2, 2));
+}
+
+/// The table stands in the module's doc as well; this keeps it from naming tests that are gone.
+#[test]
+fn every_row_of_the_table_has_its_test() {
+    let read = |path: &str| std::fs::read_to_string(repository(path)).unwrap();
+    let tests =
+        ["pairing_table", "identity", "limits"].map(|file| read(&format!("tests/it/engine/{file}.rs")));
+    let doc = read("src/engine/pairing.rs");
+    let rows: Vec<_> = doc.lines().filter(|line| line.starts_with("//! | ")).skip(2).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        let test = row.trim_end_matches(" |").rsplit("| ").next().unwrap().trim_matches('`');
+        assert!(tests.iter().any(|file| file.contains(&format!("fn {test}()"))), "{row}");
+    }
 }

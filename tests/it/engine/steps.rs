@@ -35,7 +35,7 @@ fn dearest(case: Case, open: i64) -> u64 {
         bench.send(&from.corr(case.correlation_id));
     }
     let mut dearest = 0;
-    for number in (0..open).step_by(usize::try_from(open / TRIED).unwrap()) {
+    for number in (0..open).step_by(usize::try_from(open / TRIED).expect("small")) {
         let began = number * case.gap;
         let end: Sent = if case.has_duration {
             stop("a", began, 3 * MS + number)
@@ -61,7 +61,6 @@ fn doublings(open: i64) -> u64 {
 
 fn check(case: Case) {
     let (few, many) = (dearest(case, FEW), dearest(case, MANY));
-    println!("{case:?}: {few} steps with {FEW} open, {many} with {MANY}");
     for (steps, open) in [(few, FEW), (many, MANY)] {
         assert!(steps > 0, "steps are counted");
         assert!(steps <= STEPS_PER_DOUBLING * doublings(open), "{case:?}: {steps} steps with {open} open");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use snakepit_otel_bridge::engine::Span;
 
-use super::bench_worker::{Bench, EPOCH, MS, Sent, event, start, stop, times};
+use super::bench_worker::{Bench, EPOCH, MS, Sent, event, start, stop, text, times};
 use super::laws::config;
 
 /// How much later than it was sent an event may arrive: less than the reorder window.
@@ -160,7 +160,7 @@ fn made(spans: &[Span]) -> Vec<True> {
     let mut made: Vec<_> = spans
         .iter()
         .map(|span| {
-            let correlation_id = super::bench_worker::text(span, "snakepit.correlation_id").unwrap();
+            let correlation_id = text(span, "snakepit.correlation_id").expect("a correlation id");
             let parent = span.parent_span_id.map(|id| {
                 let parent = spans.iter().find(|other| other.span_id == id).expect("a parent");
                 assert_eq!(parent.trace_id, span.trace_id);
@@ -168,7 +168,10 @@ fn made(spans: &[Span]) -> Vec<True> {
             });
             let own_notes = span.events.iter().filter(|event| &*event.name != "exception");
             True {
-                correlation_id: CORRELATION_IDS.into_iter().find(|id| *id == correlation_id).unwrap(),
+                correlation_id: CORRELATION_IDS
+                    .into_iter()
+                    .find(|id| *id == correlation_id)
+                    .expect("one of ours"),
                 operation: name(span),
                 began: times(span).0,
                 duration: times(span).1,
@@ -193,7 +196,7 @@ proptest! {
         prop_assert_eq!(made(&bench.spans), truth);
         let mut traces: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for span in &bench.spans {
-            let correlation_id = super::bench_worker::text(span, "snakepit.correlation_id").unwrap();
+            let correlation_id = text(span, "snakepit.correlation_id").expect("a correlation id");
             traces.entry(correlation_id).or_default().insert(span.trace_id);
         }
         prop_assert!(traces.values().all(|traces| traces.len() == 1));
