@@ -41,7 +41,7 @@ where
 #[derive(Debug)]
 pub(crate) struct Workers {
     senders: Vec<mpsc::UnboundedSender<Bytes>>,
-    thread: JoinHandle<Result<()>>,
+    thread: JoinHandle<Result<Vec<Option<Bytes>>>>,
 }
 
 impl Workers {
@@ -65,10 +65,11 @@ impl Workers {
         }
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
+                let mut answers = Vec::with_capacity(count);
                 while let Some(ended) = streams.join_next().await {
-                    ended??;
+                    answers.push(ended??);
                 }
-                Ok(())
+                Ok(answers)
             })
         });
         Ok(Self { senders, thread })
@@ -83,12 +84,12 @@ impl Workers {
         self.senders[worker].send(event).map_err(|_| anyhow!("the stream of worker {worker} ended early"))
     }
 
-    /// Ends every stream, and waits until the server has answered so.
+    /// Ends every stream, and waits until the server has answered so; answers its last messages.
     ///
     /// # Errors
     ///
     /// When a stream ended with an error.
-    pub(crate) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<Vec<Option<Bytes>>> {
         drop(self.senders);
         self.thread.join().map_err(|_| anyhow!("the workers' thread panicked"))?
     }

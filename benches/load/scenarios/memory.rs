@@ -58,5 +58,6 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     report.counted(&format!("{} events paired, {OPEN_SPANS} spans at the sink", 2 * OPEN_SPANS));
     std::thread::sleep(AFTER);
     report.figure("c resident, 8 s after they ended", bridge.process.resident_mib()?, "MiB", None);
-    workers.finish()
+    workers.finish()?;
+    Ok(())
 }

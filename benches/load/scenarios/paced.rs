@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bytes::BytesMut;
 
 use super::micros_per_span;
@@ -11,7 +11,8 @@ use crate::bridge::Bridge;
 use crate::clock::{self, until};
 use crate::collector::{self, Collector};
 use crate::events::{Call, Correlation};
-use crate::generator::Workers;
+use crate::floor::Floor;
+use crate::generator::{Workers, number};
 use crate::report::Report;
 use crate::sink::{Reading, Sink};
 
@@ -27,6 +28,8 @@ const STEP: Duration = Duration::from_millis(1);
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let ours = bridge(report)?;
     report.figure("b 10,000 spans/s over 8 workers: CPU a span", ours, "us", Some(TARGET_MICROS));
+    let least = floor(report)?;
+    report.figure("b 10,000 spans/s: floor, two messages dropped", least, "us", None);
     let Some(program) = collector::program() else {
         report.skipped("the real Collector is not built here (`make peers` builds it)");
         return Ok(());
@@ -48,6 +51,21 @@ fn bridge(report: &Report) -> Result<f64> {
     let cpu = bridge.process.cpu()? - cpu;
     sink.ensure_received(spans)?;
     report.counted(&format!("{} events paired, {spans} spans at the sink", 2 * spans));
+    Ok(micros_per_span(cpu, spans))
+}
+
+/// CPU for two messages that a bare tonic server drops, sent as a span's two events are.
+fn floor(report: &Report) -> Result<f64> {
+    let floor = Floor::start()?;
+    let workers = Workers::connect(&floor.endpoint, WORKERS)?;
+    let cpu = floor.process.cpu()?;
+    let spans = send(&workers, SECONDS, |_| Correlation::PerCall)?;
+    let answers = workers.finish()?;
+    let cpu = floor.process.cpu()? - cpu;
+    let counts: Vec<u64> = answers.into_iter().map(number).collect::<Result<_>>()?;
+    let count: u64 = counts.iter().sum();
+    ensure!(count == 2 * spans, "{} messages were sent, {count} counted", 2 * spans);
+    report.counted(&format!("{count} messages dropped"));
     Ok(micros_per_span(cpu, spans))
 }
 
