@@ -20,11 +20,11 @@ use crate::engine::span::Status;
 use crate::engine::state::{Shared, WorkerState};
 use crate::time::Monotonic;
 
-/// Spans that may stand in question as a parent; beyond it there is no telling, and no parent.
+/// Spans that may stand in question as a parent, those that start latest; where none of them is, there is no parent.
 const MAX_PARENT_CANDIDATES: usize = 64;
 
-/// Operations of a group that are searched for a parent.
-const MAX_OPERATIONS: usize = 64;
+/// Operations of a group that are searched for a parent; a request has a few.
+const MAX_OPERATIONS: usize = 256;
 
 /// Open ancestors that are judged before their descendant.
 const MAX_DEPTH: usize = 64;
@@ -394,7 +394,7 @@ impl WorkerState {
     /// # Errors
     /// With the time at which that has shown.
     fn no_encloser_just_ended(&self, open: IntervalKey, start: i64, chance: Chance) -> Result<(), Monotonic> {
-        let around = self.candidates(open, start, chance.inner_end).unwrap_or_default();
+        let (around, _) = self.candidates(open, start, chance.inner_end).unwrap_or_default();
         let dues = around.iter().filter_map(|candidate| match candidate.standing {
             Standing::Held { due } if due > chance.now => Some(due),
             Standing::Held { .. }
@@ -408,7 +408,7 @@ impl WorkerState {
 
     /// The span that contains `[start, end]` of the span at `own`; on the last chance, of those that are decided.
     fn container(&mut self, own: IntervalKey, start: i64, end: i64, chance: Chance) -> Container {
-        let Some(mut candidates) = self.candidates(own, start, end) else {
+        let Some((mut candidates, is_complete)) = self.candidates(own, start, end) else {
             self.ledger.notes.nesting_gave_up += 1;
             return Container::None;
         };
@@ -436,6 +436,9 @@ impl WorkerState {
             inner.iter().all(|inner| candidate.contains(inner))
                 && outer.iter().all(|outer| outer.contains(candidate))
         });
+        if parent.is_none() && !is_complete {
+            self.ledger.notes.nesting_gave_up += 1;
+        }
         parent.map_or(Container::None, |at| Container::Is(candidates[at].key))
     }
 
@@ -446,32 +449,37 @@ impl WorkerState {
         sorts.into_iter().filter_map(|key| self.waiting.may_end_until(key, span.start)).max()
     }
 
-    /// Every span that contains the interval; `None` if there are too many to tell.
-    fn candidates(&self, own: IntervalKey, start: i64, end: i64) -> Option<SmallVec<[Candidate; 8]>> {
+    /// The spans that contain the interval, and whether those are all: of more than [`MAX_PARENT_CANDIDATES`] the ones that
+    /// start latest. `None` if there are too many operations to look at.
+    fn candidates(&self, own: IntervalKey, start: i64, end: i64) -> Option<(SmallVec<[Candidate; 8]>, bool)> {
         let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
         let mut is_complete = true;
-        let mut from = 0;
+        let mut from = Some(0);
         for _ in 0..MAX_OPERATIONS {
-            let Some(operation) = self.intervals.operation_from(own.group, from) else {
-                return is_complete.then_some(candidates);
+            let Some(operation) = from.and_then(|from| self.intervals.operation_from(own.group, from)) else {
+                return Some((candidates, is_complete));
             };
-            if operation != own.operation {
-                self.intervals.containing(own.group, operation, start, end, &mut |key, until, relative| {
-                    // Who ends later is the outer one, else who starts earlier, else a fixed order says so: of two
-                    // spans never both, whatever the tolerance of their starts.
-                    if until > end || key.rank() < own.rank() {
-                        candidates.push(Candidate { key: *key, end: until, standing: relative.standing });
-                    }
-                    is_complete = candidates.len() <= MAX_PARENT_CANDIDATES;
-                    is_complete
-                });
+            from = operation.checked_add(1);
+            if operation == own.operation {
+                continue;
             }
-            let (Some(next), true) = (operation.checked_add(1), is_complete) else {
-                return is_complete.then_some(candidates);
-            };
-            from = next;
+            let mut left = MAX_PARENT_CANDIDATES;
+            self.intervals.containing(own.group, operation, start, end, &mut |key, until, relative| {
+                // Who ends later is the outer one, else who starts earlier, else a fixed order says so: of two spans never
+                // both, whatever the tolerance of their starts.
+                if until > end || key.rank() < own.rank() {
+                    candidates.push(Candidate { key: *key, end: until, standing: relative.standing });
+                    left -= 1;
+                }
+                left > 0
+            });
+            if candidates.len() > MAX_PARENT_CANDIDATES {
+                is_complete = false;
+                candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.key.rank()));
+                candidates.truncate(MAX_PARENT_CANDIDATES);
+            }
         }
-        self.intervals.operation_from(own.group, from).is_none().then_some(candidates)
+        None
     }
 
     /// The innermost span that is open or held at an instant, among the latest of each operation.

@@ -231,15 +231,34 @@ fn a_child_of_a_thousand_sequential_siblings_finds_its_parent() {
 }
 
 #[test]
-fn beyond_sixty_four_candidates_there_is_no_parent() {
+fn two_hundred_levels_are_nested_one_in_the_other() {
     let mut bench = Bench::new();
+    for level in 0..200 {
+        bench.send(&start(&format!("level{level}"), level * US).corr("c"));
+    }
+    for level in (0..200).rev() {
+        let (from, to) = (level * US, 10 * MS - level * US);
+        bench.send(&stop(&format!("level{level}"), from, to - from).corr("c"));
+    }
+    bench.settled();
+    for level in 1..200 {
+        let parent = bench.span(&format!("level{}", level - 1)).span_id;
+        assert_eq!(bench.span(&format!("level{level}")).parent_span_id, Some(parent), "level {level}");
+    }
+    assert_eq!(bench.ledger().notes.nesting_gave_up, 0);
+}
+
+#[test]
+fn where_the_sixty_four_latest_candidates_are_all_in_dispute_there_is_no_parent() {
+    let mut bench = Bench::new();
+    bench.send(&start("outer", 0).corr("c"));
     for number in 0..70 {
-        bench.send(&start(&format!("level{number}"), number * US).corr("c"));
+        bench.send(&start("twin", (number + 1) * US).corr("c"));
     }
     bench.send(&start("leaf", MS).corr("c")).send(&stop("leaf", MS, US).corr("c"));
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.span("leaf").parent_span_id, None);
-    assert!(bench.ledger().notes.nesting_gave_up > 0);
+    assert_eq!(bench.ledger().notes.nesting_gave_up, 1);
 }
 
 #[test]
