@@ -50,13 +50,15 @@ pub enum AttributeValue<'a> {
 }
 
 impl Attributes {
-    /// An empty list with room for what `event` says and for its correlation id.
+    /// An empty list with room for what `event` says and for its correlation id; with `marks`, for the marks of a
+    /// finished span as well.
     #[must_use]
-    pub fn with_capacity(event: &Event<'_>) -> Self {
+    pub fn with_capacity(event: &Event<'_>, marks: bool) -> Self {
+        let (marks, marks_text) = if marks { (3, 96) } else { (0, 0) };
         let metadata: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
         let measurements: usize = event.measurements.iter().map(|(key, _)| key.len()).sum();
-        let entries = event.metadata.len() + event.measurements.len() + 1;
-        let text = metadata + measurements + 23 + event.correlation_id.len();
+        let entries = event.metadata.len() + event.measurements.len() + 1 + marks;
+        let text = metadata + measurements + 23 + event.correlation_id.len() + marks_text;
         Self { text: String::with_capacity(text), entries: Vec::with_capacity(entries), dropped: 0 }
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::engine::ids::{ExplicitIdentity, TraceParent};
 use crate::engine::naming::Name;
@@ -57,28 +57,26 @@ pub(crate) struct Half<'e> {
 
 impl<'e> Half<'e> {
     pub(crate) fn read(event: &Event<'e>, name: Arc<Name>, is_end: bool) -> Self {
-        let correlation_id = correlation_id(event);
-        let system_time = integer(event, "system_time");
+        let Said { system_time, duration, monotonic_time, correlation_id, traceparent, tracestate, context } =
+            Said::in_event(event);
         let time = system_time
             .filter(|time| time.saturating_sub(event.timestamp_ns).saturating_abs() <= SYSTEM_TIME_NEAR_NS)
             .unwrap_or(event.timestamp_ns);
-        let duration = if is_end { integer(event, "duration") } else { None };
-        let monotonic_start = match (integer(event, "monotonic_time"), is_end) {
+        let duration = duration.filter(|_| is_end);
+        let monotonic_start = match (monotonic_time, is_end) {
             (Some(monotonic), false) => Some(monotonic),
             (Some(monotonic), true) => duration.and_then(|duration| monotonic.checked_sub(duration)),
             (None, _) => None,
         };
         let identity = event.span.as_ref().and_then(ExplicitIdentity::parse);
-        let trace_parent = event.metadata_value("traceparent").and_then(|traceparent| {
-            TraceParent::parse(traceparent, event.metadata_value("tracestate").unwrap_or_default())
-        });
+        let trace_parent = traceparent
+            .and_then(|traceparent| TraceParent::parse(traceparent, tracestate.unwrap_or_default()));
         let group = if correlation_id.is_empty() {
             trace_parent.as_ref().map(|parent| xxh3_64_with_seed(&parent.trace_id.0, seed::GROUP_TRACE))
         } else {
             Some(correlation_group(correlation_id))
         };
-        let context_token = event
-            .metadata_value("telemetry_span_context")
+        let context_token = context
             .filter(|text| !text.is_empty())
             .map(|text| xxh3_64_with_seed(text.as_bytes(), seed::TOKEN_CONTEXT));
         Self {
@@ -103,6 +101,42 @@ impl<'e> Half<'e> {
             context: self.context_token,
             monotonic: self.monotonic_start.map(|start| monotonic_token(self.key, start)),
         }
+    }
+}
+
+/// The keys of an event that pairing looks at, gathered in one pass.
+#[derive(Default)]
+struct Said<'e> {
+    system_time: Option<i64>,
+    duration: Option<i64>,
+    monotonic_time: Option<i64>,
+    correlation_id: &'e str,
+    traceparent: Option<&'e str>,
+    tracestate: Option<&'e str>,
+    context: Option<&'e str>,
+}
+
+impl<'e> Said<'e> {
+    fn in_event(event: &Event<'e>) -> Self {
+        let mut said = Self { correlation_id: event.correlation_id, ..Self::default() };
+        for (key, value) in &event.measurements {
+            match *key {
+                "system_time" => said.system_time = integer(*value),
+                "duration" => said.duration = integer(*value),
+                "monotonic_time" => said.monotonic_time = integer(*value),
+                _ => {}
+            }
+        }
+        for (key, value) in &event.metadata {
+            match *key {
+                "correlation_id" if said.correlation_id.is_empty() => said.correlation_id = value,
+                "traceparent" => said.traceparent = Some(value),
+                "tracestate" => said.tracestate = Some(value),
+                "telemetry_span_context" => said.context = Some(value),
+                _ => {}
+            }
+        }
+        said
     }
 }
 
@@ -168,7 +202,7 @@ pub(crate) fn correlation_id<'e>(event: &Event<'e>) -> &'e str {
 }
 
 /// A measurement as a whole number; numpy's integers arrive as strings.
-fn integer(event: &Event<'_>, key: &str) -> Option<i64> {
+fn integer(value: Value<'_>) -> Option<i64> {
     let whole = |float: f64| {
         #[expect(
             clippy::cast_possible_truncation,
@@ -176,7 +210,7 @@ fn integer(event: &Event<'_>, key: &str) -> Option<i64> {
         )]
         float.is_finite().then_some(float as i64)
     };
-    match event.measurement(key)? {
+    match value {
         Value::Int(int) => Some(int),
         Value::Float(float) => whole(float),
         Value::Text(text) => text.parse().ok().or_else(|| text.parse().ok().and_then(whole)),
@@ -185,21 +219,15 @@ fn integer(event: &Event<'_>, key: &str) -> Option<i64> {
 
 /// A hash of everything in the event, whatever the order of its maps.
 pub(crate) fn fingerprint(event: &Event<'_>) -> u64 {
-    let mut hasher = Xxh3::new();
-    for part in &event.parts {
-        hasher.update(part.as_bytes());
-        hasher.update(&[0xff]);
-    }
-    hasher.update(&event.timestamp_ns.to_le_bytes());
-    hasher.update(event.correlation_id.as_bytes());
+    let chain = |hash, field: &[u8]| xxh3_64_with_seed(field, hash);
+    let mut sum = event.parts.iter().fold(0, |hash, part| chain(hash, part.as_bytes()));
+    sum = chain(sum, &event.timestamp_ns.to_le_bytes());
+    sum = chain(sum, event.correlation_id.as_bytes());
     if let Some(span) = &event.span {
-        for field in [span.trace_id, span.span_id, span.parent_span_id, span.trace_state.as_bytes()] {
-            hasher.update(&[0xfe]);
-            hasher.update(field);
-        }
-        hasher.update(&span.trace_flags.unwrap_or(u32::MAX).to_le_bytes());
+        let flags = span.trace_flags.unwrap_or(u32::MAX).to_le_bytes();
+        let fields = [span.trace_id, span.span_id, span.parent_span_id, span.trace_state.as_bytes(), &flags];
+        sum = fields.into_iter().fold(sum, chain);
     }
-    let mut sum = hasher.digest();
     for (key, value) in &event.metadata {
         sum = sum.wrapping_add(xxh3_64_with_seed(value.as_bytes(), hash_key(key, seed::METADATA)));
     }

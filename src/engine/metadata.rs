@@ -16,24 +16,26 @@ use crate::engine::settings::{Limits, MAX_KEY_BYTES, RedactAction, RedactRule, S
 use crate::engine::span::{SpanKind, Status};
 use crate::event::{Event, Value};
 
-/// Keys with an established name in Snakepit's own OpenTelemetry code.
-const KNOWN_KEYS: [(&str, &str); 15] = [
-    ("call_type", "snakepit.call_type"),
-    ("command", "snakepit.command"),
-    ("correlation_id", "snakepit.correlation_id"),
-    ("function", "snakepit.function"),
-    ("library", "snakepit.library"),
-    ("node", "snakepit.node"),
-    ("pool", "snakepit.pool"),
-    ("pool_name", "snakepit.pool"),
-    ("python_module", "snakepit.python_module"),
-    ("python_pid", "snakepit.worker.pid"),
-    ("request_id", "snakepit.request_id"),
-    ("session_id", "snakepit.session_id"),
-    ("timeout_ms", "snakepit.timeout_ms"),
-    ("tool", "snakepit.tool"),
-    ("worker_id", "snakepit.worker.id"),
-];
+/// The established name of a key in Snakepit's own OpenTelemetry code.
+fn known_name(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "call_type" => "snakepit.call_type",
+        "command" => "snakepit.command",
+        "correlation_id" => "snakepit.correlation_id",
+        "function" => "snakepit.function",
+        "library" => "snakepit.library",
+        "node" => "snakepit.node",
+        "pool" | "pool_name" => "snakepit.pool",
+        "python_module" => "snakepit.python_module",
+        "python_pid" => "snakepit.worker.pid",
+        "request_id" => "snakepit.request_id",
+        "session_id" => "snakepit.session_id",
+        "timeout_ms" => "snakepit.timeout_ms",
+        "tool" => "snakepit.tool",
+        "worker_id" => "snakepit.worker.id",
+        _ => return None,
+    })
+}
 
 /// Measurements that are times of the event itself.
 const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
@@ -162,9 +164,10 @@ impl Reader {
 
     /// What `event` says as this half of a span, or as a standalone event (no phase).
     pub(crate) fn read(&self, event: &Event<'_>, phase: Option<Phase>, correlation_id: &str) -> Meaning {
-        let mut meaning = Meaning { attributes: Attributes::with_capacity(event), ..Meaning::default() };
-        let mut said = Said::default();
         let ends = matches!(phase, Some(Phase::Stop | Phase::Exception));
+        let mut meaning =
+            Meaning { attributes: Attributes::with_capacity(event, ends), ..Meaning::default() };
+        let mut said = Said::default();
         // First, so that no limit on attributes keeps it out.
         if !correlation_id.is_empty() {
             let shown = self.shown("correlation_id", correlation_id);
@@ -244,8 +247,8 @@ impl Reader {
             meaning.cut += 1;
             return;
         }
-        if let Ok(known) = KNOWN_KEYS.binary_search_by(|(candidate, _)| (*candidate).cmp(key)) {
-            meaning.attributes.set(KNOWN_KEYS[known].1, value);
+        if let Some(known) = known_name(key) {
+            meaning.attributes.set(known, value);
         } else if is_reserved(key) {
             meaning.attributes.set_prefixed("snakepit.", truncated(key, MAX_KEY_BYTES), value);
         } else {

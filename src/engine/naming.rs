@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::engine::settings::MAX_NAME_CHARS;
 
@@ -180,12 +180,7 @@ fn emitted(kept: &[&str], phase: Option<Phase>) -> Box<str> {
 }
 
 fn hash_parts(parts: &[&str]) -> u64 {
-    let mut hasher = Xxh3::new();
-    for part in parts {
-        hasher.update(part.as_bytes());
-        hasher.update(&[0xff]);
-    }
-    hasher.digest()
+    parts.iter().fold(0, |hash, part| xxh3_64_with_seed(part.as_bytes(), hash))
 }
 
 fn push_separated(text: &mut String, separator: &str, part: &str) {
