@@ -309,7 +309,9 @@ impl Engine {
         self.next_number += 1;
         let one_at_a_time = self.one_at_a_time.iter().any(|glob| glob.matches(&worker.id));
         self.numbers.insert(worker.clone(), number);
-        let state = WorkerState::new(worker, Arc::clone(identity), Arc::clone(policy), one_at_a_time);
+        let one_timeout = self.settings.span_timeouts.is_empty();
+        let (identity, policy) = (Arc::clone(identity), Arc::clone(policy));
+        let state = WorkerState::new(worker, identity, policy, one_at_a_time, one_timeout);
         self.workers.insert(number, state);
         number
     }

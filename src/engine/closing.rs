@@ -1,5 +1,6 @@
 //! Spans that end without their end, and ends that come too late for their start or without it.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::drops::DropReason;
@@ -141,7 +142,7 @@ impl WorkerState {
         let max = cx.settings.limits.max_duplicates_per_worker;
         self.fingerprints.release(span.fingerprint, until, max);
         self.tokens.free(span.tokens, TokenHolder::Open(seq));
-        self.forget_span(span.interval(seq), span.base);
+        self.forget_span(span.interval(seq), span.base.map(NonZeroU64::get));
         self.drop_event(reason);
     }
 
@@ -162,7 +163,7 @@ impl WorkerState {
             key: span.sorted_key(),
             fingerprint: span.fingerprint,
             tokens: span.tokens,
-            bases: [span.base, None],
+            bases: [span.base.map(NonZeroU64::get), None],
             until: cx.now.mono.after(cx.settings.limits.closed_memory),
             half: ClosedHalf::Incomplete(Box::new(incomplete)),
         };

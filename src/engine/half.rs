@@ -2,6 +2,7 @@
 //!
 //! Times here are raw, as pairing wants them; [`crate::engine::compose`] makes them valid for export.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -96,10 +97,13 @@ impl<'e> Half<'e> {
     }
 
     pub(crate) fn tokens(&self) -> Tokens {
+        let identity = self.identity.as_ref();
+        let monotonic = self.monotonic_start.map(|start| monotonic_token(self.key, start));
         Tokens {
-            span_id: self.identity.as_ref().map(|identity| span_id_token(&identity.context.span_id.0)),
-            context: self.context_token,
-            monotonic: self.monotonic_start.map(|start| monotonic_token(self.key, start)),
+            span_id: identity
+                .and_then(|identity| NonZeroU64::new(span_id_token(&identity.context.span_id.0))),
+            context: self.context_token.and_then(NonZeroU64::new),
+            monotonic: monotonic.and_then(NonZeroU64::new),
         }
     }
 }
@@ -143,20 +147,20 @@ impl<'e> Said<'e> {
 /// What pairs two halves beyond doubt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tokens {
-    pub(crate) span_id: Option<u64>,
-    pub(crate) context: Option<u64>,
-    pub(crate) monotonic: Option<u64>,
+    span_id: Option<NonZeroU64>,
+    context: Option<NonZeroU64>,
+    monotonic: Option<NonZeroU64>,
 }
 
 impl Tokens {
     pub(crate) fn iter(self) -> impl Iterator<Item = u64> {
-        [self.span_id, self.context, self.monotonic].into_iter().flatten()
+        [self.span_id, self.context, self.monotonic].into_iter().flatten().map(NonZeroU64::get)
     }
 
     /// Whether two halves say that they do not belong together: by their identities where both have one, else by
     /// their pairing tokens.
     pub(crate) fn contradict(self, other: Self) -> bool {
-        let differ = |own: Option<u64>, other: Option<u64>| Some(own? != other?);
+        let differ = |own: Option<NonZeroU64>, other: Option<NonZeroU64>| Some(own? != other?);
         differ(self.span_id, other.span_id).or_else(|| differ(self.context, other.context)).unwrap_or(false)
     }
 
@@ -169,9 +173,14 @@ impl Tokens {
         }
     }
 
+    /// The one that a reading of the monotonic clock makes.
+    pub(crate) fn monotonic(self) -> Option<u64> {
+        self.monotonic.map(NonZeroU64::get)
+    }
+
     /// Those of which a second use is a duplicate.
     pub(crate) fn unique(self) -> impl Iterator<Item = u64> {
-        [self.span_id, self.context].into_iter().flatten()
+        [self.span_id, self.context].into_iter().flatten().map(NonZeroU64::get)
     }
 }
 

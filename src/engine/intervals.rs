@@ -106,7 +106,7 @@ impl<V> Intervals<V> {
 
     /// Adds an interval; its key must be new.
     pub(crate) fn insert(&mut self, key: IntervalKey, end: i64, value: V) {
-        let group = self.groups.entry(key.group).or_insert_with(|| Group::Few(Vec::new()));
+        let group = self.groups.entry(key.group).or_insert_with(|| Group::Few(Vec::with_capacity(1)));
         let interval = Interval { key, end, value };
         match group {
             Group::Few(list) if list.len() < MAX_FEW => {

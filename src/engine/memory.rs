@@ -143,7 +143,7 @@ impl TokenTable {
                 self.forget_first();
             }
         }
-        if let Some(token) = tokens.monotonic
+        if let Some(token) = tokens.monotonic()
             && self.holder(token) == Some(holder)
         {
             self.holders.remove(&token);

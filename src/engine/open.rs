@@ -1,6 +1,7 @@
 //! The starts of one worker that have no end yet, and every way to find one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::engine::attributes::Attributes;
@@ -42,9 +43,9 @@ pub(crate) struct OpenSpan {
     /// Its end may have been sampled away in the worker.
     pub(crate) is_uncertain: bool,
     pub(crate) has_correlation: bool,
-    pub(crate) group: Option<u64>,
+    pub(crate) group: Option<NonZeroU64>,
     /// Of its derived id, for the ordinals.
-    pub(crate) base: Option<u64>,
+    pub(crate) base: Option<NonZeroU64>,
     pub(crate) kind: Option<SpanKind>,
     pub(crate) attributes: Attributes,
     pub(crate) from_metadata: u16,
@@ -59,7 +60,7 @@ impl OpenSpan {
 
     /// Where the span stands among the intervals, if it can nest.
     pub(crate) fn interval(&self, seq: u64) -> Option<IntervalKey> {
-        let group = self.group?;
+        let group = self.group?.get();
         Some(IntervalKey { group, operation: self.name.hash, start: self.start, seq })
     }
 
@@ -102,12 +103,19 @@ pub(crate) struct Candidate {
 pub(crate) struct OpenSpans {
     spans: BTreeMap<u64, Box<OpenSpan>>,
     by_key: BTreeSet<(u64, i64, u64)>,
+    /// Empty where all operations have one time-out: then deadlines ascend with arrival.
     deadlines: BTreeSet<(Monotonic, u64)>,
+    has_one_timeout: bool,
     uncertain: BTreeSet<u64>,
     bytes: usize,
 }
 
 impl OpenSpans {
+    /// No open spans; whether all operations have one time-out.
+    pub(crate) fn new(has_one_timeout: bool) -> Self {
+        Self { has_one_timeout, ..Self::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
@@ -142,17 +150,26 @@ impl OpenSpans {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Monotonic> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.first_deadline().map(|(deadline, _)| deadline)
     }
 
     /// The span whose time is over first, if that is by `now`.
     pub(crate) fn due(&self, now: Monotonic) -> Option<u64> {
-        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, seq)| *seq)
+        self.first_deadline().filter(|(deadline, _)| *deadline <= now).map(|(_, seq)| seq)
+    }
+
+    fn first_deadline(&self) -> Option<(Monotonic, u64)> {
+        if self.has_one_timeout {
+            return self.spans.first_key_value().map(|(seq, span)| (span.deadline, *seq));
+        }
+        self.deadlines.first().copied()
     }
 
     pub(crate) fn insert(&mut self, seq: u64, span: OpenSpan) {
         self.by_key.insert((span.sorted_key(), span.start, seq));
-        self.deadlines.insert((span.deadline, seq));
+        if !self.has_one_timeout {
+            self.deadlines.insert((span.deadline, seq));
+        }
         if span.is_uncertain {
             self.uncertain.insert(seq);
         }
@@ -205,5 +222,16 @@ impl OpenSpans {
     /// Whether `key` has any open start.
     pub(crate) fn has_key(&self, key: u64) -> bool {
         self.by_key.range((key, i64::MIN, 0)..=(key, i64::MAX, u64::MAX)).next().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred thousand of them may be open; the allocator's next size is 320.
+    #[test]
+    fn an_open_span_is_small() {
+        assert!(size_of::<OpenSpan>() <= 256, "{} bytes", size_of::<OpenSpan>());
     }
 }

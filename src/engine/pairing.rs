@@ -36,6 +36,7 @@
 //! | the same, with a child | incomplete | `an_uncertain_start_with_a_child_closes_as_incomplete` |
 //! | end of an accepted start, by policy refused | a span | `an_end_whose_start_was_accepted_is_accepted` |
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::drops::DropReason;
@@ -115,7 +116,7 @@ impl WorkerState {
     /// duplicate.
     fn proven_end(&self, tokens: Tokens) -> Proof {
         for token in tokens.iter() {
-            let is_unique = Some(token) != tokens.monotonic;
+            let is_unique = Some(token) != tokens.monotonic();
             match self.holder(token, tokens) {
                 Some(TokenHolder::Waiting(seq)) => return Proof::Waiting(seq),
                 Some(TokenHolder::Closed(number)) if self.is_rebuilt(number) => {
@@ -178,8 +179,8 @@ impl WorkerState {
             has_children: false,
             is_uncertain,
             has_correlation: !half.correlation_id.is_empty(),
-            group: half.group,
-            base: beginning.base,
+            group: half.group.and_then(NonZeroU64::new),
+            base: beginning.base.and_then(NonZeroU64::new),
             kind: meaning.kind,
             attributes: meaning.attributes,
             from_metadata: meaning.from_metadata,
@@ -262,7 +263,7 @@ impl WorkerState {
         {
             return self.drop_event(reason);
         }
-        let proven = tokens.monotonic.and_then(|token| self.holder(token, tokens));
+        let proven = tokens.monotonic().and_then(|token| self.holder(token, tokens));
         let end = self.read_end(cx, event, half, refusal);
         match proven {
             Some(TokenHolder::Open(seq)) => return self.pair(cx, seq, end, None),
@@ -461,7 +462,7 @@ impl WorkerState {
             start: start.start,
             end: ended,
             arrived: end.arrived,
-            base: start.base,
+            base: start.base.map(NonZeroU64::get),
             tokens: start.tokens.or(end.tokens),
             is_settled: is_explicit || interval.is_none(),
             is_judged: start.is_judged,

@@ -106,6 +106,7 @@ impl WorkerState {
         identity: Arc<Identity>,
         policy: Arc<Policy>,
         runs_one_at_a_time: bool,
+        has_one_timeout: bool,
     ) -> Self {
         let shown =
             Shown { worker_id: Arc::clone(&key.id), pool: identity.pool.clone(), pid: key.pid, source: None };
@@ -124,7 +125,7 @@ impl WorkerState {
             ledger: EventLedger::default(),
             next_seq: 1,
             runs_one_at_a_time,
-            open: OpenSpans::default(),
+            open: OpenSpans::new(has_one_timeout),
             waiting: WaitingEnds::default(),
             held: HeldSpans::default(),
             intervals: Intervals::default(),
