@@ -64,7 +64,8 @@ pub enum ShardMessage {
     Workers(oneshot::Sender<Vec<WorkerReport>>),
     /// The admin API asks.
     OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
-    /// Close everything that is open, judge everything that is held, then answer and end.
+    /// Take what is in the channel and no more, close everything that is open, judge everything that is held, then
+    /// answer and end.
     Shutdown(oneshot::Sender<EventLedger>),
 }
 
@@ -92,6 +93,25 @@ impl Shards {
         let shards = u64::try_from(self.senders.len()).expect("a count of shards fits");
         let index = usize::try_from(hasher.digest() % shards).expect("less than the count of shards");
         &self.senders[index]
+    }
+
+    /// Asks every shard the same. Answers come in the shards' order; one that has ended gives none.
+    pub async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> ShardMessage) -> Vec<Option<T>> {
+        // All are asked before the first answers, so that they work at the same time.
+        let mut answers = Vec::with_capacity(self.senders.len());
+        for shard in self.all() {
+            let (sender, answer) = oneshot::channel();
+            let asked = shard.send(question(sender)).await.is_ok();
+            answers.push(asked.then_some(answer));
+        }
+        let mut answered = Vec::with_capacity(answers.len());
+        for answer in answers {
+            answered.push(match answer {
+                Some(answer) => answer.await.ok(),
+                None => None,
+            });
+        }
+        answered
     }
 
     /// Every shard.

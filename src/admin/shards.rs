@@ -19,23 +19,11 @@ pub(super) async fn ask<T>(
     shards: &Shards,
     question: impl Fn(oneshot::Sender<T>) -> ShardMessage,
 ) -> Result<Vec<T>, Problem> {
-    let all = async {
-        let mut answers = Vec::new();
-        for shard in shards.all() {
-            let (sender, answer) = oneshot::channel();
-            shard.send(question(sender)).await.map_err(|_| has_ended())?;
-            answers.push(answer);
-        }
-        let mut answered = Vec::with_capacity(answers.len());
-        for answer in answers {
-            answered.push(answer.await.map_err(|_| has_ended())?);
-        }
-        Ok(answered)
-    };
-    tokio::time::timeout(SHARD_ANSWER_LIMIT, all).await.unwrap_or_else(|_| {
+    let answers = tokio::time::timeout(SHARD_ANSWER_LIMIT, shards.ask(question)).await.map_err(|_| {
         let detail = format!("a shard did not answer within {} s", SHARD_ANSWER_LIMIT.as_secs());
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
-    })
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    })?;
+    answers.into_iter().collect::<Option<_>>().ok_or_else(has_ended)
 }
 
 fn has_ended() -> Problem {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::drops::DropReason;
-use crate::engine::{Engine, Input, Output, Settings, Span, StreamId, Warning};
+use crate::engine::{Engine, EventLedger, Input, Output, Settings, Span, StreamId, Warning};
 use crate::event::wire;
 use crate::exporter::ExporterHandle;
 use crate::receiver::registry::Registry;
@@ -75,10 +75,12 @@ impl ShardTask {
             if taken == 0 && self.messages.is_closed() && self.messages.is_empty() {
                 return;
             }
+            let mut asked_to_end = None;
             for message in batch.drain(..) {
-                if self.take(&mut engine, message) {
-                    return;
-                }
+                asked_to_end = self.take(&mut engine, message).or(asked_to_end);
+            }
+            if let Some(answer) = asked_to_end {
+                return self.end(&mut engine, answer).await;
             }
             let now = (self.clock)();
             if engine.poll_timeout().is_some_and(|at| at <= now.mono) {
@@ -96,8 +98,21 @@ impl ShardTask {
         Duration::from_nanos(at.since((self.clock)().mono))
     }
 
-    /// Takes one message; true if it was the last.
-    fn take(&self, engine: &mut Engine, message: ShardMessage) -> bool {
+    /// Takes what is in the channel, so that nothing of it goes uncounted, and closes it, so that whoever still sends
+    /// hears that it is too late; then closes what is open.
+    async fn end(&mut self, engine: &mut Engine, answer: oneshot::Sender<EventLedger>) {
+        self.messages.close();
+        while let Some(message) = self.messages.recv().await {
+            self.take(engine, message);
+        }
+        engine.handle(Input::Shutdown, (self.clock)());
+        self.pass_on(engine);
+        // Whoever asked may have given up.
+        let _ = answer.send(engine.ledger());
+    }
+
+    /// Takes one message; returns who waits for the end if it asks for that.
+    fn take(&self, engine: &mut Engine, message: ShardMessage) -> Option<oneshot::Sender<EventLedger>> {
         let now = (self.clock)();
         match message {
             ShardMessage::Opened { stream, worker, identity, policy } => {
@@ -120,14 +135,9 @@ impl ShardTask {
             ShardMessage::OpenSpans(query, answer) => {
                 let _ = answer.send(engine.open_spans(&query, now));
             }
-            ShardMessage::Shutdown(answer) => {
-                engine.handle(Input::Shutdown, now);
-                self.pass_on(engine);
-                let _ = answer.send(engine.ledger());
-                return true;
-            }
+            ShardMessage::Shutdown(answer) => return Some(answer),
         }
-        false
+        None
     }
 
     fn pass_on(&self, engine: &mut Engine) {
