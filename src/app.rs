@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::admin::sources::{AdminState, ExportFigures, ReceiverFigures};
 use crate::admin::{self, Readiness};
 use crate::config::Config;
 use crate::control::policies::Policies;
+use crate::engine::EventLedger;
 use crate::exporter::{self, ExportSnapshot, ExporterHandle};
 use crate::receiver::registry::Registry;
 use crate::receiver::stats::ReceiverStats;
@@ -43,8 +44,15 @@ pub fn threads() -> usize {
     (cores / 2).clamp(1, MAX_THREADS)
 }
 
-/// How long the shards have to close what is open.
-const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
+/// How long streams are read once the bridge drains, at most; and of the shutdown timeout at most a third.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long the shards have to close what is open, at most.
+const CLOSING_LIMIT: Duration = Duration::from_secs(5);
+
+/// What reading, closing and ending have each, even if the shutdown timeout has none left: too short a timeout should
+/// cost what waits for the Collector, and not the ledger.
+const LEAST_STAGE: Duration = Duration::from_millis(200);
 
 /// Why the bridge ended otherwise than it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -185,49 +193,37 @@ impl App {
         }
     }
 
-    /// The sums, now.
-    pub async fn ledger(&self) -> BridgeLedger {
-        let export = export_figures(self.exporter.snapshot());
-        BridgeLedger { events: self.ask(ShardMessage::Ledger).await, export }
-    }
-
-    /// Every shard's answer, added up.
-    async fn ask(
-        &self,
-        question: fn(oneshot::Sender<crate::engine::EventLedger>) -> ShardMessage,
-    ) -> crate::engine::EventLedger {
-        let mut answers = Vec::new();
-        for shard in self.shards.all() {
-            let (sender, answer) = oneshot::channel();
-            if shard.send(question(sender)).await.is_ok() {
-                answers.extend(answer.await);
-            }
-        }
-        sum(&answers)
-    }
-
     /// Drains: takes no new streams, reads what is on the wire, closes what is open, flushes within the shutdown
     /// timeout. Returns the final sums.
     pub async fn shutdown(mut self) -> BridgeLedger {
         self.readiness.set(State::Draining);
-        let begun = tokio::time::sleep(self.shutdown_timeout);
-        tokio::pin!(begun);
-        let given_up = self.drain.run().await;
+        let deadline = clock::tokio_now() + self.shutdown_timeout;
+        let left = || deadline.saturating_duration_since(clock::tokio_now());
+        let given_up = self.drain.run((self.shutdown_timeout / 3).clamp(LEAST_STAGE, DRAIN_LIMIT)).await;
         if given_up > 0 {
             tracing::warn!(streams = given_up, "some streams could not be read to their end");
         }
-        let closed = tokio::time::timeout(CLOSING_DEADLINE, self.ask(ShardMessage::Shutdown)).await;
-        let events = closed.unwrap_or_else(|_| {
-            tracing::error!("the engines did not close in time");
-            crate::engine::EventLedger::default()
-        });
-        let left = begun.deadline().saturating_duration_since(clock::tokio_now());
-        let snapshot = self.exporter.shutdown(left).await;
+        let events = self.close_shards(left().clamp(LEAST_STAGE, CLOSING_LIMIT)).await;
+        let snapshot = self.exporter.shutdown(left()).await;
         self.stop_admin.cancel();
         let ending = async { while self.tasks.join_next().await.is_some() {} };
         // What is left are connections that do not close; they end with the program.
-        let _ = tokio::time::timeout(admin::server::CLOSING_LIMIT, ending).await;
+        let _ = tokio::time::timeout(left().clamp(LEAST_STAGE, admin::server::CLOSING_LIMIT), ending).await;
         BridgeLedger { events, export: export_figures(snapshot) }
+    }
+
+    /// Has the shards close what is open, and adds up their last sums.
+    async fn close_shards(&self, within: Duration) -> EventLedger {
+        let answers = tokio::time::timeout(within, self.shards.ask(ShardMessage::Shutdown)).await;
+        let answers = answers.unwrap_or_else(|_| {
+            tracing::error!("the engines did not close in time: the ledger lacks their events");
+            Vec::new()
+        });
+        let ended = answers.iter().filter(|answer| answer.is_none()).count();
+        if ended > 0 {
+            tracing::error!(shards = ended, "some shards had ended before: the ledger lacks their events");
+        }
+        sum(&answers.into_iter().flatten().collect::<Vec<_>>())
     }
 }
 
@@ -274,3 +270,6 @@ fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64
         max_workers,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,8 +56,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Streams on one connection: all workers of a host may share one channel.
 const MAX_STREAMS_PER_CONNECTION: u32 = 10_000;
 
-/// How long a drain waits for the sessions, which have their own deadline for reading but may wait for a slow shard.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+/// While draining, how long a worker that goes on sending is read, at most: what it sent before came long ago.
+const DRAIN_READING: Duration = Duration::from_secs(1);
 
 /// How long connections have to close once their streams are over. Silent ones never do (hyper #4170).
 const CLOSING_DEADLINE: Duration = Duration::from_millis(500);
@@ -127,6 +127,7 @@ pub struct Drain {
     health: HealthReporter,
     sessions: TaskTracker,
     draining: CancellationToken,
+    enough: CancellationToken,
     closing: CancellationToken,
 }
 
@@ -150,6 +151,7 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
     let local_addr = connections.local_addr();
     let sessions = TaskTracker::new();
     let draining = CancellationToken::new();
+    let enough = CancellationToken::new();
     let closing = CancellationToken::new();
     let Parts { shards, registry, policies, stats } = parts;
     let service = Service {
@@ -161,6 +163,7 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
         stats,
         sessions: sessions.clone(),
         draining: draining.clone(),
+        enough: enough.clone(),
     };
 
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -197,7 +200,7 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
             () = deadline => Ok(()),
         }
     };
-    let drain = Drain { health, sessions, draining, closing };
+    let drain = Drain { health, sessions, draining, enough, closing };
     Ok(Receiver { local_addr, serve: Box::pin(serve), drain })
 }
 
@@ -205,15 +208,19 @@ impl Drain {
     /// Takes no new streams, reads what is on the wire already, ends the responses, closes the connections. Returns how
     /// many streams were given up because their shard took nothing.
     ///
-    /// Guarantee: it ends within a few seconds, whatever workers do.
-    pub async fn run(&self) -> usize {
+    /// Guarantee: it ends `within` that time, whatever workers do. Those that go on sending are read for half of it.
+    pub async fn run(&self, within: Duration) -> usize {
         for service in ["", SERVICE_NAME] {
             self.health.set_service_status(service, ServingStatus::NotServing).await;
         }
         self.draining.cancel();
         self.sessions.close();
-        // Timing out is told by the number of sessions that are left.
-        let _ = tokio::time::timeout(DRAIN_DEADLINE, self.sessions.wait()).await;
+        let reading = DRAIN_READING.min(within / 2);
+        if tokio::time::timeout(reading, self.sessions.wait()).await.is_err() {
+            self.enough.cancel();
+            // Timing out is told by the number of sessions that are left.
+            let _ = tokio::time::timeout(within - reading, self.sessions.wait()).await;
+        }
         self.closing.cancel();
         self.sessions.len()
     }

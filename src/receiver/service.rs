@@ -34,6 +34,7 @@ pub(super) struct Service {
     pub(super) stats: Arc<ReceiverStats>,
     pub(super) sessions: TaskTracker,
     pub(super) draining: CancellationToken,
+    pub(super) enough: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -45,6 +46,8 @@ impl SnakepitBridge for Service {
         &self,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::StreamTelemetryStream>, Status> {
+        // Held until the session is spawned, so that a drain that begins in this instant waits for it.
+        let _opening = self.sessions.token();
         if self.draining.is_cancelled() {
             self.stats.refused_stream();
             return Err(Status::unavailable("the bridge is shutting down"));
@@ -138,6 +141,7 @@ impl Service {
             budget: self.budgets.of(shard),
             shard: shard.clone(),
             draining: self.draining.child_token(),
+            enough: self.enough.clone(),
         };
         self.sessions.spawn(session.run().instrument(span));
         ReceiverStream::new(response)

@@ -35,9 +35,6 @@ const MAX_BYTES_PER_TURN: usize = LARGE_MESSAGE_BYTES;
 /// While draining, how long nothing may come before what was on the wire counts as read.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
 
-/// While draining, how long a worker that goes on sending is read.
-const DRAIN_READING: Duration = Duration::from_secs(1);
-
 /// What the worker of a response reads: encoded controls.
 pub(super) type Controls = mpsc::Sender<Result<Bytes, Status>>;
 
@@ -55,6 +52,8 @@ pub(super) struct Session {
     pub(super) budget: Budget,
     /// This session's own, so that sessions do not meet at one lock at every turn.
     pub(super) draining: CancellationToken,
+    /// A worker that goes on sending while the bridge drains has been read for long enough.
+    pub(super) enough: CancellationToken,
 }
 
 /// A granted claim, and the open stream in the counters; both end with it.
@@ -152,14 +151,15 @@ impl Session {
         }
     }
 
-    /// Reads what is on the wire already, within [`DRAIN_READING`].
+    /// Reads what is on the wire already, and no more than enough.
     async fn drain(&mut self, reached: &mut bool) -> End {
-        let mut deadline = pin!(tokio::time::sleep(DRAIN_READING));
+        let enough = self.enough.clone();
+        let mut enough = pin!(enough.cancelled());
         loop {
             let turn = tokio::select! {
                 turn = next_turn(&mut self.incoming) => turn,
                 () = tokio::time::sleep(DRAIN_QUIET) => return End::Drained,
-                () = &mut deadline => return End::Drained,
+                () = &mut enough => return End::Drained,
             };
             if let Some(end) = self.deliver(turn, reached).await {
                 return end;

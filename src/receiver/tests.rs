@@ -462,7 +462,7 @@ async fn draining_reads_what_was_sent_ends_the_responses_and_hangs_on_nobody() {
     }
     eventually(|| worker.events.capacity() == worker.events.max_capacity()).await;
 
-    let left = rig.drain.run().await;
+    let left = rig.drain.run(PATIENCE).await;
 
     assert_eq!(left, 0);
     assert_eq!(rig.messages(stream, 100).await.len(), 100);
@@ -482,12 +482,28 @@ async fn a_draining_bridge_takes_no_new_streams_and_gives_up_on_stalled_ones() {
 
     let drain = rig.drain.clone();
     let mut draining = JoinSet::new();
-    draining.spawn(async move { drain.run().await });
+    draining.spawn(async move { drain.run(Duration::from_millis(500)).await });
     eventually(|| rig.drain.draining.is_cancelled()).await;
     let refusal = open(&client, &[]).await.map(|_| ()).unwrap_err();
 
     assert_eq!(refusal.code(), Code::Unavailable);
     assert_eq!(draining.join_next().await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_goes_on_sending_does_not_hold_a_drain_up() {
+    let mut rig = Rig::start(Options::default()).await;
+    let worker = rig.worker(&[]).await;
+    let stream = rig.opened().await.stream;
+    let mut endless = JoinSet::new();
+    endless.spawn(async move { while worker.events.send(Bytes::from_static(b"event")).await.is_ok() {} });
+    rig.messages(stream, 1).await;
+    let mut shard = rig.shards.remove(0);
+    let mut reading = JoinSet::new();
+    reading.spawn(async move { while shard.recv().await.is_some() {} });
+
+    assert_eq!(rig.drain.run(Duration::from_millis(200)).await, 0);
+    assert!(rig.drain.enough.is_cancelled(), "the stream was quiet, and this test tests nothing");
 }
 
 #[tokio::test]
