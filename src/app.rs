@@ -32,6 +32,7 @@ use crate::time::Now;
 pub(crate) use clock::{after, start as start_clock};
 pub(crate) use run::announce;
 pub use run::run;
+pub(crate) use run::runtime;
 
 /// Threads, at most; each takes some hundred thousand events a second.
 const MAX_THREADS: usize = 16;
@@ -107,11 +108,11 @@ impl App {
         let mut tasks = JoinSet::new();
         tasks.spawn(named("exporter", export));
         let registry = Arc::new(Registry::new(config.receiver.max_workers));
-        let parallelism = threads();
-        let capacity = Capacity::new(parallelism, config.max_open_spans, config.max_open_bytes);
+        let shards = threads();
+        let capacity = Capacity::new(shards, config.max_open_spans, config.max_open_bytes);
         let settings = Arc::new(config.engine.clone());
-        let mut senders = Vec::with_capacity(parallelism);
-        for number in 0..parallelism {
+        let mut senders = Vec::with_capacity(shards);
+        for number in 0..shards {
             let (sender, messages) = mpsc::channel(SHARD_CHANNEL_CAPACITY);
             senders.push(sender);
             let task = ShardTask {

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{App, RunError};
@@ -13,12 +14,7 @@ use crate::config::Config;
 /// # Errors
 /// When a port cannot be had, or a part broke.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(super::threads())
-        .on_thread_park(gather)
-        .enable_all()
-        .build()
-        .map_err(|error| RunError::Internal(format!("failed to start the runtime: {error}")))?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(serve(config));
     // Connections that do not close end here.
     runtime.shutdown_background();
@@ -32,6 +28,16 @@ const GATHERING: Duration = Duration::from_millis(1);
 /// millisecond is nothing beside the reorder window and the batch delay. A bridge without work sleeps on.
 fn gather() {
     std::thread::sleep(GATHERING);
+}
+
+/// The runtime of a bridge.
+pub(crate) fn runtime() -> Result<Runtime, RunError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(super::threads())
+        .on_thread_park(gather)
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Internal(format!("failed to start the runtime: {error}")))
 }
 
 async fn serve(config: Config) -> Result<(), RunError> {

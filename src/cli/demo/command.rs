@@ -67,11 +67,11 @@ pub(in crate::cli) fn run(
         tracing::warn!("{warning}");
     }
     let length = (!args.forever).then(|| Duration::from_secs(args.seconds));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            console.complain(format_args!("error: failed to start the runtime: {error}"));
-            return Exit::Internal;
+            console.complain(format_args!("error: {error}"));
+            return Exit::from(&error);
         }
     };
     let ended = runtime.block_on(demonstrate(config, length, style(&env)));
