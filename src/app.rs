@@ -264,6 +264,9 @@ fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64
         streams_open: counts.streams_open,
         streams_opened: counts.streams_total,
         streams_broken: counts.streams_broken,
+        messages: counts.messages,
+        message_bytes: counts.bytes,
+        messages_undelivered: counts.undelivered,
         streams_refused: [("workers", counts.refused_workers), ("other", counts.refused_streams)]
             .into_iter()
             .collect(),

@@ -210,20 +210,35 @@ impl Figures {
         ]
     }
 
-    fn receiver(&self) -> [Family; 6] {
+    fn receiver(&self) -> [Family; 9] {
         let receiver = &self.receiver;
         [
             gauge("snakepit_bridge_streams_open", "Open streams of workers.", receiver.streams_open),
             counter("snakepit_bridge_streams_opened", "Streams of workers so far.", receiver.streams_opened),
             counter(
                 "snakepit_bridge_streams_broken",
-                "Streams of workers that ended by broken framing or a broken connection.",
+                "Streams that ended by broken framing or a broken connection.",
                 receiver.streams_broken,
             ),
             reasons(
                 "snakepit_bridge_streams_refused",
                 "Streams of workers that were refused, by reason.",
                 &receiver.streams_refused,
+            ),
+            counter(
+                "snakepit_bridge_messages",
+                "Messages of workers, skipped ones included.",
+                receiver.messages,
+            ),
+            counter(
+                "snakepit_bridge_message_bytes",
+                "Their bytes, skipped ones left out.",
+                receiver.message_bytes,
+            ),
+            counter(
+                "snakepit_bridge_messages_undelivered",
+                "Messages that reached no engine, because the bridge was ending.",
+                receiver.messages_undelivered,
             ),
             gauge(
                 "snakepit_bridge_workers",

@@ -67,6 +67,12 @@ pub struct ReceiverFigures {
     pub streams_opened: u64,
     /// Streams that ended by broken framing or a broken connection.
     pub streams_broken: u64,
+    /// Messages so far, skipped ones included.
+    pub messages: u64,
+    /// Their bytes, skipped ones left out.
+    pub message_bytes: u64,
+    /// Messages that no engine took, because its shard was gone.
+    pub messages_undelivered: u64,
     /// Streams that were refused, by reason.
     pub streams_refused: BTreeMap<&'static str, u64>,
     /// Workers connected or within their grace period.

@@ -31,7 +31,8 @@ pub struct ReceiverCounts {
     pub bytes: u64,
     /// Messages beyond `max_message_bytes`.
     pub oversized: u64,
-    /// Messages that no shard took, because it is gone. While the bridge serves, anything but 0 is a bug.
+    /// Messages that no shard took, because it is gone. While the bridge serves, anything but 0 is a bug; a drain that
+    /// gave streams up may leave some.
     pub undelivered: u64,
     /// Streams refused because too many workers are known.
     pub refused_workers: u64,
