@@ -6,5 +6,6 @@ mod e2e;
 mod engine;
 mod export;
 mod lifecycle;
+mod start;
 mod support;
 mod tidy;
