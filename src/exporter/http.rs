@@ -1,6 +1,7 @@
 //! OTLP over HTTP, as protobuf.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -54,6 +55,10 @@ impl HttpSink {
             // has none, the client could not be made.
             client = client.tls_certs_only([]);
         }
+        if is_this_machine(&url) {
+            // HTTP_PROXY means the world outside, as Go's exporters and the Collector read it.
+            client = client.no_proxy();
+        }
         let client = client.build().map_err(|error| BuildError::Client { reason: with_causes(&error) })?;
         let mut headers = settings.headers.as_map().clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
@@ -77,6 +82,12 @@ impl HttpSink {
             Err(error) => Outcome::Retry { delay: None, error: with_causes(&error.without_url()) },
         }
     }
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The specification leaves redirections open. These two keep method and body; another host would be a surprise, and
