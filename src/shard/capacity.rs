@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
+
 use crate::engine::report::Occupancy;
 
 /// What all shards hold, and what they may hold together.
@@ -17,6 +19,8 @@ pub struct Capacity {
 struct Held {
     spans: AtomicUsize,
     bytes: AtomicUsize,
+    /// Another shard found that all hold too much, and this one most.
+    asked: Notify,
 }
 
 impl Capacity {
@@ -29,22 +33,56 @@ impl Capacity {
     /// What all shards hold.
     #[must_use]
     pub fn held(&self) -> Occupancy {
-        let sum = |read: fn(&Held) -> &AtomicUsize| {
-            self.shards.iter().map(|held| read(held).load(Ordering::Relaxed)).sum()
-        };
-        Occupancy { open_spans: sum(|held| &held.spans), open_bytes: sum(|held| &held.bytes) }
+        self.shards.iter().map(Held::occupancy).fold(Occupancy::default(), |sum, held| Occupancy {
+            open_spans: sum.open_spans + held.open_spans,
+            open_bytes: sum.open_bytes + held.open_bytes,
+        })
     }
 
     /// Notes what a shard holds, and says how many spans it has to give up: all that is too much, if it holds more than
-    /// its share, so that shards that hold little are left alone.
+    /// its share, so that shards that hold little are left alone. Else the one that holds most is asked: it may have nothing
+    /// else to do, and would not look for itself.
     pub fn update(&self, shard: usize, occupancy: Occupancy) -> usize {
         self.shards[shard].spans.store(occupancy.open_spans, Ordering::Relaxed);
         self.shards[shard].bytes.store(occupancy.open_bytes, Ordering::Relaxed);
         let all = self.held();
-        let spans = excess(occupancy.open_spans, all.open_spans, self.max_spans, self.shards.len());
-        let bytes = excess(occupancy.open_bytes, all.open_bytes, self.max_bytes, self.shards.len());
-        let usual = (occupancy.open_bytes / occupancy.open_spans.max(1)).max(1);
+        if all.open_spans <= self.max_spans && all.open_bytes <= self.max_bytes {
+            return 0;
+        }
+        let own = self.excess_of(occupancy, all);
+        if own == 0 {
+            let is_spans = all.open_spans > self.max_spans;
+            let most = self.shards.iter().max_by_key(|held| {
+                let held = held.occupancy();
+                if is_spans { held.open_spans } else { held.open_bytes }
+            });
+            if let Some(most) = most {
+                most.asked.notify_one();
+            }
+        }
+        own
+    }
+
+    /// Waits until the shard should [`update`](Self::update), though nothing of its own has happened.
+    pub async fn asked(&self, shard: usize) {
+        self.shards[shard].asked.notified().await;
+    }
+
+    /// How many spans a shard that holds `own` has to give up.
+    fn excess_of(&self, own: Occupancy, all: Occupancy) -> usize {
+        let spans = excess(own.open_spans, all.open_spans, self.max_spans, self.shards.len());
+        let bytes = excess(own.open_bytes, all.open_bytes, self.max_bytes, self.shards.len());
+        let usual = (own.open_bytes / own.open_spans.max(1)).max(1);
         spans.max(bytes.div_ceil(usual))
+    }
+}
+
+impl Held {
+    fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            open_spans: self.spans.load(Ordering::Relaxed),
+            open_bytes: self.bytes.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -68,6 +106,25 @@ mod tests {
         assert_eq!(capacity.update(1, holding(20, 200)), 0);
         assert_eq!(capacity.update(0, holding(90, 900)), 10);
         assert_eq!(capacity.held(), holding(110, 1_100));
+    }
+
+    #[test]
+    fn a_shard_that_only_holds_is_asked_to_give_up() {
+        let capacity = Capacity::new(2, 100, 1 << 20);
+        capacity.update(0, holding(90, 900));
+        let is_asked = |shard| {
+            let mut asked = std::pin::pin!(capacity.asked(shard));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            asked.as_mut().poll(&mut cx).is_ready()
+        };
+        capacity.update(1, holding(10, 100));
+        assert!(!is_asked(0), "all together is within the limit");
+
+        assert_eq!(capacity.update(1, holding(20, 200)), 0);
+
+        assert!(is_asked(0));
+        assert!(!is_asked(1));
+        assert_eq!(capacity.update(0, holding(90, 900)), 10);
     }
 
     #[test]

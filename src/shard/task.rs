@@ -71,6 +71,7 @@ impl ShardTask {
                     armed_for = None;
                     0
                 }
+                () = self.capacity.asked(self.number.into()) => 0,
             };
             if taken == 0 && self.messages.is_closed() && self.messages.is_empty() {
                 return;
