@@ -3,6 +3,7 @@
 //! A span keeps its attributes from its start to its export, and a hundred thousand spans may be open, so a list costs
 //! two allocations however many attributes it holds. Keys are unique: setting a key again replaces its value.
 
+use crate::engine::metadata::TIMES;
 use crate::event::Event;
 
 /// Attributes in the order in which their keys were first set.
@@ -15,25 +16,23 @@ pub struct Attributes {
     dropped: u32,
 }
 
+/// A key and a value, in 16 bytes.
 #[derive(Clone, Copy)]
 struct Entry {
-    key: Slice,
-    value: Stored,
-}
-
-/// A range of `text`, in bytes.
-#[derive(Clone, Copy)]
-struct Slice {
-    start: u32,
-    end: u32,
+    /// Of the key in `text`.
+    key_start: u32,
+    key_len: u16,
+    kind: Kind,
+    /// The number itself; of a string, its place in `text` and its length.
+    bits: u64,
 }
 
 #[derive(Clone, Copy)]
-enum Stored {
-    Text(Slice),
-    Int(i64),
-    Float(f64),
-    Bool(bool),
+enum Kind {
+    Text,
+    Int,
+    Float,
+    Bool,
 }
 
 /// An attribute's value.
@@ -56,8 +55,9 @@ impl Attributes {
     pub fn with_capacity(event: &Event<'_>, marks: bool) -> Self {
         let (marks, marks_text) = if marks { (3, 96) } else { (0, 0) };
         let metadata: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let measurements: usize = event.measurements.iter().map(|(key, _)| key.len()).sum();
-        let entries = event.metadata.len() + event.measurements.len() + 1 + marks;
+        let measured = || event.measurements.iter().filter(|(key, _)| !TIMES.contains(key));
+        let measurements: usize = measured().map(|(key, _)| key.len()).sum();
+        let entries = event.metadata.len() + measured().count() + 1 + marks;
         let text = metadata + measurements + 23 + event.correlation_id.len() + marks_text;
         Self { text: String::with_capacity(text), entries: Vec::with_capacity(entries), dropped: 0 }
     }
@@ -75,10 +75,10 @@ impl Attributes {
     /// Adds what `other` has and this list has not, up to `max` attributes in all. Returns how many found no room.
     pub fn add_missing(&mut self, other: &Self, max: usize) -> u32 {
         let mut left_out = 0;
-        for (key, value) in other.iter() {
-            if self.value(key).is_none() {
+        for (at, (key, value)) in other.iter().enumerate() {
+            if self.position(key, at).is_none() {
                 if self.len() < max {
-                    self.push(key, value);
+                    self.push_new(key, value);
                 } else {
                     left_out += 1;
                 }
@@ -97,52 +97,71 @@ impl Attributes {
     /// Whether the first `self_len` attributes here and the first `other_len` there agree on every key that both have.
     #[must_use]
     pub fn agrees_with(&self, self_len: usize, other: &Self, other_len: usize) -> bool {
-        other.iter().take(other_len).all(|(key, value)| {
-            self.iter().take(self_len).find(|(own, _)| *own == key).is_none_or(|(_, own)| own == value)
+        other.iter().take(other_len).enumerate().all(|(at, (key, value))| {
+            let own = self.position(key, at).filter(|own| *own < self_len);
+            own.is_none_or(|own| self.value_of(self.entries[own]) == value)
         })
     }
 
     /// Sets `key`, replacing a value that it may have.
     pub fn set(&mut self, key: &str, value: AttributeValue<'_>) {
-        if let Some(at) = self.entries.iter().position(|entry| self.text(entry.key) == key) {
-            self.entries[at].value = self.store_value(value);
-        } else {
-            self.push(key, value);
+        match self.position(key, usize::MAX) {
+            Some(at) => {
+                let (kind, bits) = self.store_value(value);
+                self.entries[at] = Entry { kind, bits, ..self.entries[at] };
+            }
+            None => self.push_new(key, value),
         }
     }
 
-    fn push(&mut self, key: &str, value: AttributeValue<'_>) {
-        let key = self.store(key);
-        let value = self.store_value(value);
-        self.entries.push(Entry { key, value });
+    /// Adds an attribute whose key is not in the list.
+    pub(crate) fn push_new(&mut self, key: &str, value: AttributeValue<'_>) {
+        let key_start = self.store(key);
+        let key_len = u16::try_from(key.len()).expect("keys are cut to some hundred bytes");
+        let (kind, bits) = self.store_value(value);
+        self.entries.push(Entry { key_start, key_len, kind, bits });
     }
 
-    fn store_value(&mut self, value: AttributeValue<'_>) -> Stored {
+    /// Where `key` is: most likely at `hint`, because the halves of a span list their keys in one order.
+    fn position(&self, key: &str, hint: usize) -> Option<usize> {
+        let is_key = |entry: &Entry| usize::from(entry.key_len) == key.len() && self.key_of(*entry) == key;
+        if self.entries.get(hint).is_some_and(is_key) {
+            return Some(hint);
+        }
+        self.entries.iter().position(is_key)
+    }
+
+    fn store_value(&mut self, value: AttributeValue<'_>) -> (Kind, u64) {
         match value {
-            AttributeValue::Text(text) => Stored::Text(self.store(text)),
-            AttributeValue::Int(int) => Stored::Int(int),
-            AttributeValue::Float(float) => Stored::Float(float),
-            AttributeValue::Bool(boolean) => Stored::Bool(boolean),
+            AttributeValue::Text(text) => (Kind::Text, u64::from(self.store(text)) << 32 | text.len() as u64),
+            AttributeValue::Int(int) => (Kind::Int, int.cast_unsigned()),
+            AttributeValue::Float(float) => (Kind::Float, float.to_bits()),
+            AttributeValue::Bool(boolean) => (Kind::Bool, boolean.into()),
+        }
+    }
+
+    fn key_of(&self, entry: Entry) -> &str {
+        self.text(entry.key_start.into(), entry.key_len.into())
+    }
+
+    fn value_of(&self, entry: Entry) -> AttributeValue<'_> {
+        match entry.kind {
+            Kind::Text => AttributeValue::Text(self.text(entry.bits >> 32, entry.bits & u64::from(u32::MAX))),
+            Kind::Int => AttributeValue::Int(entry.bits.cast_signed()),
+            Kind::Float => AttributeValue::Float(f64::from_bits(entry.bits)),
+            Kind::Bool => AttributeValue::Bool(entry.bits != 0),
         }
     }
 
     /// The value of `key`.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<AttributeValue<'_>> {
-        self.iter().find(|(candidate, _)| *candidate == key).map(|(_, value)| value)
+        self.position(key, usize::MAX).map(|at| self.value_of(self.entries[at]))
     }
 
     /// Every attribute.
     pub fn iter(&self) -> impl Iterator<Item = (&str, AttributeValue<'_>)> {
-        self.entries.iter().map(|entry| {
-            let value = match entry.value {
-                Stored::Text(slice) => AttributeValue::Text(self.text(slice)),
-                Stored::Int(int) => AttributeValue::Int(int),
-                Stored::Float(float) => AttributeValue::Float(float),
-                Stored::Bool(boolean) => AttributeValue::Bool(boolean),
-            };
-            (self.text(entry.key), value)
-        })
+        self.entries.iter().map(|entry| (self.key_of(*entry), self.value_of(*entry)))
     }
 
     /// How many there are.
@@ -174,15 +193,16 @@ impl Attributes {
         self.text.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
-    fn store(&mut self, text: &str) -> Slice {
-        let position = |at: usize| u32::try_from(at).expect("a message is at most 4 GiB");
-        let start = position(self.text.len());
+    /// Adds a text; returns its place.
+    fn store(&mut self, text: &str) -> u32 {
+        let start = u32::try_from(self.text.len()).expect("a message is at most 4 GiB");
         self.text.push_str(text);
-        Slice { start, end: position(self.text.len()) }
+        start
     }
 
-    fn text(&self, slice: Slice) -> &str {
-        &self.text[slice.start as usize..slice.end as usize]
+    fn text(&self, start: u64, len: u64) -> &str {
+        let place = |at: u64| usize::try_from(at).expect("a place in a string");
+        &self.text[place(start)..place(start + len)]
     }
 }
 
@@ -197,5 +217,32 @@ impl PartialEq for Attributes {
         self.dropped == other.dropped
             && self.len() == other.len()
             && self.iter().all(|(key, value)| other.value(key) == Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_were_set() {
+        let mut attributes = Attributes::default();
+        let values = [
+            ("text", AttributeValue::Text("grüße")),
+            ("empty", AttributeValue::Text("")),
+            ("int", AttributeValue::Int(i64::MIN)),
+            ("float", AttributeValue::Float(-0.5)),
+            ("bool", AttributeValue::Bool(true)),
+        ];
+        values.iter().for_each(|(key, value)| attributes.set(key, *value));
+        assert!(attributes.iter().eq(values));
+        attributes.set("int", AttributeValue::Text("replaced"));
+        assert_eq!((attributes.len(), attributes.value("int")), (5, Some(AttributeValue::Text("replaced"))));
+        assert_eq!(attributes.value("absent"), None);
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 16);
     }
 }

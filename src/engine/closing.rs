@@ -140,7 +140,7 @@ impl WorkerState {
         let Some(span) = self.open.remove(seq) else { return };
         let until = cx.now.mono.after(cx.settings.reorder_window);
         let max = cx.settings.limits.max_duplicates_per_worker;
-        self.fingerprints.release(span.fingerprint, until, max);
+        self.fingerprints.release_held(span.fingerprint, until, max);
         self.tokens.free(span.tokens, TokenHolder::Open(seq));
         self.forget_span(span.interval(seq), span.base.map(NonZeroU64::get));
         self.drop_event(reason);

@@ -180,6 +180,16 @@ impl<V> Intervals<V> {
         }
     }
 
+    /// All intervals of a group, with their ends, if they are few; else they are searched by operation.
+    pub(crate) fn few(&self, group: u64) -> Option<impl Iterator<Item = (&IntervalKey, i64, &V)>> {
+        match self.groups.get(&group)? {
+            Group::Few(list) => {
+                Some(list.iter().map(|interval| (&interval.key, interval.end, &interval.value)))
+            }
+            Group::Many(_) => None,
+        }
+    }
+
     /// The first operation of `group` that is at least `operation`.
     pub(crate) fn operation_from(&self, group: u64, operation: u64) -> Option<u64> {
         let from = IntervalKey { group, operation, start: i64::MIN, seq: 0 };

@@ -41,13 +41,18 @@ impl Fingerprints {
         self.known.insert(fingerprint);
     }
 
-    /// Forgets at `until`, or earlier where `max` newer ones are to be forgotten.
-    pub(crate) fn release(&mut self, fingerprint: u64, until: Monotonic, max: usize) {
-        self.known.insert(fingerprint);
+    /// Forgets at `until` what is held, or earlier where `max` newer ones are to be forgotten.
+    pub(crate) fn release_held(&mut self, fingerprint: u64, until: Monotonic, max: usize) {
         self.expiry.push_back((until, fingerprint));
         if self.expiry.len() > max {
             self.forget_first();
         }
+    }
+
+    /// Forgets at `until`, or earlier where `max` newer ones are to be forgotten.
+    pub(crate) fn release(&mut self, fingerprint: u64, until: Monotonic, max: usize) {
+        self.hold(fingerprint);
+        self.release_held(fingerprint, until, max);
     }
 
     pub(crate) fn forget(&mut self, fingerprint: u64) {

@@ -38,7 +38,7 @@ fn known_name(key: &str) -> Option<&'static str> {
 }
 
 /// Measurements that are times of the event itself.
-const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
+pub(crate) const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
 
 /// What an end says about its span besides attributes.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -251,6 +251,9 @@ impl Reader {
             meaning.attributes.set(known, value);
         } else if is_reserved(key) {
             meaning.attributes.set_prefixed("snakepit.", truncated(key, MAX_KEY_BYTES), value);
+        } else if meaning.from_metadata == 0 && key.len() <= MAX_KEY_BYTES && !key.starts_with("snakepit.") {
+            // The keys of metadata are unique, and this one is no other's new name.
+            meaning.attributes.push_new(key, value);
         } else {
             meaning.attributes.set(truncated(key, MAX_KEY_BYTES), value);
         }

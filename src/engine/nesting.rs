@@ -452,6 +452,18 @@ impl WorkerState {
     /// The spans that contain the interval, and whether those are all: of more than [`MAX_PARENT_CANDIDATES`] the ones that
     /// start latest. `None` if there are too many operations to look at.
     fn candidates(&self, own: IntervalKey, start: i64, end: i64) -> Option<(SmallVec<[Candidate; 8]>, bool)> {
+        // Who ends later is the outer one, else who starts earlier, else a fixed order says so: of two spans never both,
+        // whatever the tolerance of their starts.
+        let is_outer = |key: &IntervalKey, until: i64| until > end || key.rank() < own.rank();
+        if let Some(few) = self.intervals.few(own.group) {
+            let contains = |key: &IntervalKey, until: i64| {
+                key.operation != own.operation && key.start <= start && until >= end && is_outer(key, until)
+            };
+            let found = few.filter(|(key, until, _)| contains(key, *until));
+            let found =
+                found.map(|(key, end, relative)| Candidate { key: *key, end, standing: relative.standing });
+            return Some((found.collect(), true));
+        }
         let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
         let mut is_complete = true;
         let mut from = Some(0);
@@ -465,9 +477,7 @@ impl WorkerState {
             }
             let mut left = MAX_PARENT_CANDIDATES;
             self.intervals.containing(own.group, operation, start, end, &mut |key, until, relative| {
-                // Who ends later is the outer one, else who starts earlier, else a fixed order says so: of two spans never
-                // both, whatever the tolerance of their starts.
-                if until > end || key.rank() < own.rank() {
+                if is_outer(key, until) {
                     candidates.push(Candidate { key: *key, end: until, standing: relative.standing });
                     left -= 1;
                 }

@@ -473,7 +473,7 @@ impl WorkerState {
     fn remember_pair(&mut self, cx: &Shared<'_>, seq: u64, start: &OpenSpan, end: &End) {
         let window = cx.settings.reorder_window;
         let (until, max) = (cx.now.mono.after(window), cx.settings.limits.max_duplicates_per_worker);
-        self.fingerprints.release(start.fingerprint, until, max);
+        self.fingerprints.release_held(start.fingerprint, until, max);
         self.fingerprints.release(end.fingerprint, until, max);
         self.tokens.spend(start.tokens, TokenHolder::Open(seq), until, max);
         self.tokens.spend(end.tokens, TokenHolder::Open(seq), until, max);

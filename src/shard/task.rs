@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::drops::DropReason;
 use crate::engine::{Engine, EventLedger, Input, Output, Settings, Span, StreamId, Warning};
-use crate::event::wire;
+use crate::event::{Event, wire};
 use crate::exporter::ExporterHandle;
 use crate::receiver::registry::Registry;
 use crate::shard::{Capacity, OVERSIZED_MARKER, ShardMessage};
@@ -120,8 +120,9 @@ impl ShardTask {
                 engine.handle(Input::StreamOpened { stream, worker, identity, policy }, now);
             }
             ShardMessage::Messages { stream, messages } => {
-                for message in messages {
-                    take_event(engine, stream, &message, now);
+                let mut event = Event::default();
+                for message in &messages {
+                    take_event(engine, stream, message, &mut event, now);
                 }
             }
             ShardMessage::Closed { stream } => engine.handle(Input::StreamClosed { stream }, now),
@@ -168,12 +169,18 @@ impl ShardTask {
     }
 }
 
-fn take_event(engine: &mut Engine, stream: StreamId, message: &Bytes, now: Now) {
+fn take_event<'a>(
+    engine: &mut Engine,
+    stream: StreamId,
+    message: &'a Bytes,
+    event: &mut Event<'a>,
+    now: Now,
+) {
     if message == OVERSIZED_MARKER {
         return engine.handle(Input::Unreadable { stream, reason: DropReason::Oversized }, now);
     }
-    match wire::decode(message) {
-        Ok(event) => engine.handle(Input::Event { stream, event: &event }, now),
+    match wire::decode_into(message, event) {
+        Ok(()) => engine.handle(Input::Event { stream, event }, now),
         Err(error) => {
             tracing::debug!(stream = stream.0, %error, "a message is no TelemetryEvent");
             engine.handle(Input::Unreadable { stream, reason: DropReason::Malformed }, now);
