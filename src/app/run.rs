@@ -22,10 +22,10 @@ pub fn run(config: Config) -> Result<(), RunError> {
 }
 
 /// How long a thread that has nothing to do waits before it asks the kernel what has come.
-const GATHERING: Duration = Duration::from_millis(1);
+const GATHERING: Duration = Duration::from_millis(2);
 
-/// Lets events gather. Workers send them one by one, and waking for each costs several times what the event costs; a
-/// millisecond is nothing beside the reorder window and the batch delay. A bridge without work sleeps on.
+/// Lets events gather. Workers send them one by one, and waking for each costs several times what the event costs; two
+/// milliseconds are nothing beside the reorder window and the batch delay. A bridge without work sleeps on.
 fn gather() {
     std::thread::sleep(GATHERING);
 }
