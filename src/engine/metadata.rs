@@ -157,6 +157,11 @@ impl Reader {
         }
     }
 
+    /// Whether a rule keeps this key's value from being shown as it is.
+    pub(crate) fn redacts(&self, key: &str) -> bool {
+        self.redaction(key).is_some()
+    }
+
     /// A correlation id as it may be shown.
     pub(crate) fn shown_correlation_id(&self, correlation_id: &str) -> String {
         self.shown("correlation_id", correlation_id).as_str().to_owned()

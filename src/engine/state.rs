@@ -184,7 +184,7 @@ impl WorkerState {
             return;
         };
         self.clock.observe(UnixNanos(event.timestamp_ns), cx.now);
-        self.fill_in(event, &name.emitted);
+        self.fill_in(cx.reader, event, &name.emitted);
         let refusal = if !self.policy.enabled {
             Some(DropReason::Disabled)
         } else if self.policy.allows(&name.emitted) {
@@ -222,14 +222,14 @@ impl WorkerState {
     }
 
     /// Metadata fill what the headers left empty, until something was exported.
-    fn fill_in(&mut self, event: &Event<'_>, emitted: &str) {
+    fn fill_in(&mut self, reader: &Reader, event: &Event<'_>, emitted: &str) {
         if self.shown.source.is_some() {
             return;
         }
         for (key, value) in &event.metadata {
             let value = crate::engine::metadata::truncated(value, MAX_SHOWN_BYTES);
             match *key {
-                _ if value.is_empty() => {}
+                _ if value.is_empty() || reader.redacts(key) => {}
                 "worker_id" if !self.identity.id_by_header => self.shown.worker_id = Arc::from(value),
                 "pool_name" if self.identity.pool.is_none() => self.shown.pool = Some(Arc::from(value)),
                 "python_pid" if self.key.pid.is_none() => {

@@ -125,3 +125,13 @@ fn an_event_that_names_a_span_joins_no_other() {
     bench.settled();
     assert_eq!((bench.span("a").events.len(), bench.span("b").events.len()), (1, 0));
 }
+
+#[test]
+fn a_redacted_key_names_no_worker() {
+    use snakepit_otel_bridge::engine::settings::{RedactAction, RedactRule};
+    let rule = RedactRule { key: "pool_*".to_owned(), action: RedactAction::Drop };
+    let mut bench = Bench::with(|settings| settings.redact = vec![rule], |_, _| {});
+    bench.send(&event("worker.ready", 0).meta("pool_name", "secret"));
+    bench.send(&start("a", 0)).send(&stop("a", 0, MS));
+    assert_eq!(bench.only_span().source.pool, None);
+}
