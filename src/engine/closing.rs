@@ -149,7 +149,10 @@ impl WorkerState {
     fn remember_incomplete(&mut self, cx: &mut Shared<'_>, seq: u64, span: &OpenSpan) {
         let interval = span.interval(seq);
         if let Some(interval) = interval {
-            self.intervals.update(&interval, |_, relative| relative.standing = Standing::Closed);
+            let context = Some(Box::new(span.context.clone()));
+            self.intervals.update(&interval, |_, relative| {
+                *relative = Relative { context, standing: Standing::Closed };
+            });
         }
         let incomplete = IncompleteSpan {
             start: span.start,
@@ -327,7 +330,8 @@ impl WorkerState {
             let group = end.group?;
             let operation = finished.name.hash;
             let interval = crate::engine::intervals::IntervalKey { group, operation, start, seq };
-            let relative = Relative { context: finished.context.clone(), standing: Standing::Exported };
+            let relative =
+                Relative { context: Some(Box::new(finished.context.clone())), standing: Standing::Exported };
             self.intervals.insert(interval, end.time, relative);
             Some(interval)
         });

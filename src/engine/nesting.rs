@@ -35,7 +35,8 @@ const HELD_BYTES: usize = 512;
 /// A span among the intervals of its group.
 #[derive(Debug)]
 pub(crate) struct Relative {
-    pub(crate) context: SpanContext,
+    /// What its children take over; an open span has its own, and an undecided end has none yet.
+    pub(crate) context: Option<Box<SpanContext>>,
     pub(crate) standing: Standing,
 }
 
@@ -198,7 +199,7 @@ impl WorkerState {
         let due = place.arrived.after(cx.settings.reorder_window);
         self.mark_named_parent(finished.parent);
         if let Some(interval) = place.interval {
-            let context = finished.context.clone();
+            let context = Some(Box::new(finished.context.clone()));
             let standing = if place.is_settled { Standing::Exported } else { Standing::Held { due } };
             self.intervals.update(&interval, |end, relative| {
                 *end = place.end;
@@ -270,7 +271,7 @@ impl WorkerState {
             finished.parent = Parent::Inferred(context.span_id);
             adopt(&mut finished.context, &context);
         }
-        let context = finished.context.clone();
+        let context = Some(Box::new(finished.context.clone()));
         self.intervals.update(&interval, |_, relative| {
             *relative = Relative { context, standing: Standing::Exported };
         });
@@ -335,7 +336,11 @@ impl WorkerState {
             return Err(due);
         }
         let relative = self.intervals.get(&parent);
-        Ok(relative.map(|relative| relative.context.clone()).expect("a container is among the intervals"))
+        let context = match self.open.get(parent.seq) {
+            Some(span) => Some(&span.context),
+            None => relative.and_then(|relative| relative.context.as_deref()),
+        };
+        Ok(context.cloned().expect("a container is open, or finished with a context"))
     }
 
     fn standing(&self, span: &IntervalKey) -> Option<Standing> {
@@ -371,19 +376,17 @@ impl WorkerState {
             }
             let decided = Chance { is_last: true, ..chance };
             if let Container::Is(parent) = self.container(interval, start, OPEN_END, decided) {
-                found = Some((interval, parent, self.parent_context(cx, parent, chance, depth)?));
+                found = Some((parent, self.parent_context(cx, parent, chance, depth)?));
             }
         }
-        if let Some((_, parent, _)) = &found {
+        if let Some((parent, _)) = &found {
             self.mark_parent(*parent);
         }
         let Some(span) = self.open.get_mut(seq) else { return Ok(()) };
         span.is_judged = true;
-        if let Some((interval, _, context)) = found {
+        if let Some((_, context)) = found {
             span.parent = Parent::Inferred(context.span_id);
             adopt(&mut span.context, &context);
-            let context = span.context.clone();
-            self.intervals.update(&interval, |_, relative| relative.context = context);
         }
         Ok(())
     }

@@ -190,7 +190,7 @@ impl WorkerState {
         self.fingerprints.hold(span.fingerprint);
         self.tokens.set_if_free(tokens.iter(), TokenHolder::Open(seq));
         if let Some(interval) = span.interval(seq) {
-            let relative = Relative { context: span.context.clone(), standing: Standing::Open };
+            let relative = Relative { context: None, standing: Standing::Open };
             self.intervals.insert(interval, crate::engine::intervals::OPEN_END, relative);
         }
         self.open.insert(seq, span);
@@ -356,13 +356,7 @@ impl WorkerState {
         let deadline = end.arrived.after(cx.settings.reorder_window);
         end.interval = self.undecided_interval(&end, seq);
         if let Some(interval) = end.interval {
-            let beginning = SpanContext {
-                trace_id: TraceId([0; 16]),
-                span_id: crate::engine::span::SpanId([0; 8]),
-                flags: crate::engine::span::TraceFlags::SAMPLED,
-                state: None,
-            };
-            let relative = Relative { context: beginning, standing: Standing::Undecided { until: deadline } };
+            let relative = Relative { context: None, standing: Standing::Undecided { until: deadline } };
             self.intervals.insert(interval, end.time, relative);
         }
         self.fingerprints.hold(end.fingerprint);
