@@ -3,7 +3,7 @@
 //! A span keeps its attributes from its start to its export, and a hundred thousand spans may be open, so a list costs
 //! two allocations however many attributes it holds. Keys are unique: setting a key again replaces its value.
 
-use crate::engine::metadata::TIMES;
+use crate::engine::metadata::{TIMES, name_len};
 use crate::event::Event;
 
 /// Attributes in the order in which their keys were first set.
@@ -54,11 +54,15 @@ impl Attributes {
     #[must_use]
     pub fn with_capacity(event: &Event<'_>, marks: bool) -> Self {
         let (marks, marks_text) = if marks { (3, 96) } else { (0, 0) };
-        let metadata: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let metadata: usize = event.metadata.iter().map(|(key, value)| name_len(key) + value.len()).sum();
         let measured = || event.measurements.iter().filter(|(key, _)| !TIMES.contains(key));
         let measurements: usize = measured().map(|(key, _)| key.len()).sum();
         let entries = event.metadata.len() + measured().count() + 1 + marks;
-        let text = metadata + measurements + 23 + event.correlation_id.len() + marks_text;
+        let correlation_id = match event.correlation_id.len() {
+            0 => 0,
+            len => name_len("correlation_id") + len,
+        };
+        let text = metadata + measurements + correlation_id + marks_text;
         Self { text: String::with_capacity(text), entries: Vec::with_capacity(entries), dropped: 0 }
     }
 

@@ -37,6 +37,11 @@ fn known_name(key: &str) -> Option<&'static str> {
     })
 }
 
+/// How long the name of an attribute of this key is, so that room is made once: a text that grows takes twice as much.
+pub(crate) fn name_len(key: &str) -> usize {
+    known_name(key).map_or(key.len() + if is_reserved(key) { "snakepit.".len() } else { 0 }, str::len)
+}
+
 /// Measurements that are times of the event itself.
 pub(crate) const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
 
@@ -376,6 +381,23 @@ fn is_an_error(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_made_for_all_that_a_start_says_and_no_more() {
+        let metadata = [("tool", "search"), ("session_id", "s-1"), ("model", "small"), ("error", "x")];
+        let measurements = [("system_time", Value::Int(1)), ("queue_depth", Value::Int(2))];
+        let event = Event {
+            metadata: metadata.into_iter().collect(),
+            measurements: measurements.into_iter().collect(),
+            correlation_id: "sp-0123456789",
+            ..Event::default()
+        };
+        let meaning =
+            Reader::new(&Settings::default()).read(&event, Some(Phase::Start), event.correlation_id);
+        let mut shrunk = meaning.attributes.clone();
+        shrunk.shrink();
+        assert_eq!(meaning.attributes.size_bytes(), shrunk.size_bytes());
+    }
 
     #[test]
     fn the_first_rule_that_matches_a_key_redacts_it() {
