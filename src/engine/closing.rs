@@ -9,7 +9,7 @@ use crate::engine::compose::{self, Finished, Parent};
 use crate::engine::ids::{Derivation, SpanContext};
 use crate::engine::memory::{ClosedHalf, ClosedSpan, IncompleteSpan, TokenHolder};
 use crate::engine::nesting::{Place, Relative, Standing};
-use crate::engine::open::OpenSpan;
+use crate::engine::open::{OpenEvents, OpenSpan};
 use crate::engine::pairing::explicit;
 use crate::engine::span::{Link, Status};
 use crate::engine::state::{Presence, Shared, WorkerState};
@@ -80,7 +80,7 @@ impl WorkerState {
     pub(crate) fn close(&mut self, cx: &mut Shared<'_>, seq: u64, reason: Reason) {
         let Some(span) = self.open.get(seq) else { return };
         // What hangs on the span would be lost with it.
-        let is_needed = span.has_children || !span.events.is_empty() || span.dropped_events > 0;
+        let is_needed = span.has_children || span.events.is_some();
         let is_uncertain = span.is_uncertain;
         let rebuilt = self.rebuilt_end_explaining(span.key, span.tokens, span.start);
         if let Some(number) = rebuilt {
@@ -108,6 +108,7 @@ impl WorkerState {
         self.remember_incomplete(cx, seq, &span);
         let times = compose::valid(span.start, self.closing_time(cx.now).0, None, false, cx.now);
         let fault = reason.fault().filter(|_| !span.is_uncertain);
+        let events = span.events.map_or_else(OpenEvents::default, |events| *events);
         let mut finished = Finished {
             name: span.name,
             context: span.context,
@@ -117,8 +118,8 @@ impl WorkerState {
             start: times.start,
             end: times.end,
             attributes: span.attributes,
-            events: span.events,
-            dropped_events: span.dropped_events,
+            events: events.list,
+            dropped_events: events.dropped,
             links: Vec::new(),
             status: fault.map_or(Status::Unset, |fault| Status::Error(Arc::from(fault))),
         };
@@ -159,7 +160,6 @@ impl WorkerState {
             context: span.context.clone(),
             parent: span.parent,
             interval,
-            monotonic_start: span.monotonic_start,
             operation: Arc::clone(&span.name.title),
         };
         let closed = ClosedSpan {

@@ -164,6 +164,11 @@ impl Tokens {
         differ(self.span_id, other.span_id).or_else(|| differ(self.context, other.context)).unwrap_or(false)
     }
 
+    /// Whether two halves of one key say that they began at different readings of the monotonic clock.
+    pub(crate) fn are_of_another_reading(self, other: Self) -> bool {
+        self.monotonic.zip(other.monotonic).is_some_and(|(own, other)| own != other)
+    }
+
     /// These, and what only `other` has.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {

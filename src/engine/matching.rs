@@ -51,7 +51,7 @@ impl WorkerState {
     /// Where both halves have an identity or a pairing token, or else a reading of the monotonic clock, that decides
     /// alone.
     fn may_pair(&self, candidate: Candidate, end: &End) -> bool {
-        self.open.get(candidate.seq).is_some_and(|span| end.may_belong_to(span.tokens, span.monotonic_start))
+        self.open.get(candidate.seq).is_some_and(|span| end.may_belong_to(span.tokens))
     }
 
     /// Whether the metadata of start and end contradict each other nowhere.
@@ -153,9 +153,7 @@ impl WorkerState {
     pub(crate) fn best_incomplete(&self, end: &End, key: u64) -> Option<u64> {
         let may_pair = |number: u64| {
             self.closed.get(number).is_some_and(|span| match &span.half {
-                ClosedHalf::Incomplete(incomplete) => {
-                    end.may_belong_to(span.tokens, incomplete.monotonic_start)
-                }
+                ClosedHalf::Incomplete(_) => end.may_belong_to(span.tokens),
                 ClosedHalf::Rebuilt { .. } | ClosedHalf::Explained => false,
             })
         };

@@ -257,7 +257,6 @@ pub(crate) struct IncompleteSpan {
     pub(crate) parent: Parent,
     /// Where it still counts as open.
     pub(crate) interval: Option<IntervalKey>,
-    pub(crate) monotonic_start: Option<i64>,
     pub(crate) operation: std::sync::Arc<str>,
 }
 

@@ -46,7 +46,7 @@ use crate::engine::half::{Half, Tokens, sorted_key};
 use crate::engine::ids::{Derivation, SpanContext};
 use crate::engine::memory::{ClosedHalf, TokenHolder};
 use crate::engine::nesting::{Relative, Standing};
-use crate::engine::open::OpenSpan;
+use crate::engine::open::{OpenEvents, OpenSpan};
 use crate::engine::roots::Root;
 use crate::engine::span::{Status, TraceId};
 use crate::engine::state::{Shared, WorkerState};
@@ -168,7 +168,6 @@ impl WorkerState {
             key: half.key,
             fingerprint: half.fingerprint,
             start: half.time,
-            monotonic_start: half.monotonic_start,
             arrived,
             deadline,
             tokens,
@@ -184,8 +183,7 @@ impl WorkerState {
             kind: meaning.kind,
             attributes: meaning.attributes,
             from_metadata: meaning.from_metadata,
-            events: Vec::new(),
-            dropped_events: 0,
+            events: None,
         };
         self.fingerprints.hold(span.fingerprint);
         self.tokens.set_if_free(tokens.iter(), TokenHolder::Open(seq));
@@ -320,7 +318,6 @@ impl WorkerState {
             fingerprint: half.fingerprint,
             time: half.time,
             duration: half.duration,
-            monotonic_start: half.monotonic_start,
             tokens: half.tokens(),
             identity: half.identity,
             trace_parent: half.trace_parent,
@@ -431,6 +428,7 @@ impl WorkerState {
         let mut attributes = end.meaning.attributes;
         let left_out = attributes.add_missing(&start.attributes, cx.settings.limits.max_attributes);
         self.ledger.notes.attributes_cut += u64::from(left_out);
+        let events = start.events.map_or_else(OpenEvents::default, |events| *events);
         let mut finished = Finished {
             name: start.name,
             context,
@@ -440,8 +438,8 @@ impl WorkerState {
             start: times.start,
             end: times.end,
             attributes,
-            events: start.events,
-            dropped_events: start.dropped_events,
+            events: events.list,
+            dropped_events: events.dropped,
             links: Vec::new(),
             status: Status::Unset,
         };

@@ -29,7 +29,6 @@ pub(crate) struct End {
     pub(crate) fingerprint: u64,
     pub(crate) time: i64,
     pub(crate) duration: Option<i64>,
-    pub(crate) monotonic_start: Option<i64>,
     pub(crate) tokens: Tokens,
     pub(crate) identity: Option<ExplicitIdentity>,
     pub(crate) trace_parent: Option<TraceParent>,
@@ -56,12 +55,9 @@ impl End {
         sorted_key(self.key, self.identity.is_some())
     }
 
-    /// Whether nothing that proves a pair contradicts that this is the end of a start with these tokens and this reading
-    /// of the monotonic clock.
-    pub(crate) fn may_belong_to(&self, tokens: Tokens, monotonic_start: Option<i64>) -> bool {
-        let is_other_time =
-            monotonic_start.zip(self.monotonic_start).is_some_and(|(start, end)| start != end);
-        !is_other_time && !self.tokens.contradict(tokens)
+    /// Whether nothing that proves a pair contradicts that this is the end of a start of its key with these tokens.
+    pub(crate) fn may_belong_to(&self, tokens: Tokens) -> bool {
+        !self.tokens.are_of_another_reading(tokens) && !self.tokens.contradict(tokens)
     }
 
     fn size_bytes(&self) -> usize {
