@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The codec hands out raw `Bytes`: a malformed message must cost only itself, and tonic ends a stream whose codec
 /// returns an error.
-const RAW_CODEC: &str = "crate::receiver::codec::RawCodec";
+const RAW_CODEC: &str = "crate::codec::RawCodec";
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder in no other way")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -13,6 +13,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod codec;
 pub mod config;
 pub mod control;
 pub mod diagnostics;

@@ -5,7 +5,6 @@
 //! has sent is passed on or counted.
 
 mod budget;
-pub mod codec;
 pub mod identity;
 mod listen;
 pub mod oversize;

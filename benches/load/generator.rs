@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow};
 use bytes::{Buf as _, Bytes};
-use snakepit_otel_bridge::receiver::codec::RawCodec;
+use snakepit_otel_bridge::codec::RawCodec;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::Stream;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use bytes::{Buf as _, Bytes};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
-use snakepit_otel_bridge::receiver::codec::RawCodec;
+use snakepit_otel_bridge::codec::RawCodec;
 use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http};

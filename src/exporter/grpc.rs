@@ -3,14 +3,15 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
+use crate::codec::RawCodec;
 use crate::exporter::BuildError;
 use crate::exporter::answer::{printable, read_success, with_causes};
 use crate::exporter::refusal::Refusal;
@@ -86,7 +87,7 @@ impl GrpcSink {
         let mut request = Request::new(body);
         *request.metadata_mut() = self.headers.clone();
         request.set_timeout(self.timeout.saturating_add(DEADLINE_SLACK));
-        match client.unary(request, PathAndQuery::from_static(EXPORT), ExportCodec).await {
+        match client.unary(request, PathAndQuery::from_static(EXPORT), RawCodec).await {
             Ok(response) => read_success(response.into_inner()),
             Err(status) => judge(&status),
         }
@@ -127,43 +128,4 @@ fn judge(status: &Status) -> Outcome {
 fn is_response_too_large(status: &Status) -> bool {
     status.code() == Code::OutOfRange
         && status.message().starts_with("Error, decoded message length too large")
-}
-
-/// Sends bytes as they are and returns the answer's bytes.
-#[derive(Debug, Clone, Copy)]
-struct ExportCodec;
-
-impl Codec for ExportCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for ExportCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for ExportCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let length = src.remaining();
-        Ok(Some(src.copy_to_bytes(length)))
-    }
 }

@@ -1,4 +1,4 @@
-//! A tonic codec that hands messages out as they are.
+//! A tonic codec that hands messages out as they are: for workers' streams, and for requests that are already encoded.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
