@@ -59,10 +59,4 @@ impl<'a> Event<'a> {
     pub fn metadata_value(&self, key: &str) -> Option<&'a str> {
         self.metadata.iter().find(|(candidate, _)| *candidate == key).map(|(_, value)| *value)
     }
-
-    /// The measurement under `key`.
-    #[must_use]
-    pub fn measurement(&self, key: &str) -> Option<Value<'a>> {
-        self.measurements.iter().find(|(candidate, _)| *candidate == key).map(|(_, value)| *value)
-    }
 }

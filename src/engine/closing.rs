@@ -127,13 +127,18 @@ impl WorkerState {
         if fault.is_some() {
             finished.mark("error.type", reason.as_str());
         }
+        self.mark_adjusted(&mut finished, times);
+        self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
+        let source = self.source(cx.next_source);
+        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+    }
+
+    /// Marks and counts a span whose times had to be moved.
+    pub(crate) fn mark_adjusted(&mut self, finished: &mut Finished, times: compose::Times) {
         if times.adjusted {
             self.ledger.notes.clock_adjusted += 1;
             finished.mark("snakepit.clock", "adjusted");
         }
-        self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
-        let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source)));
     }
 
     /// An open start makes no span. Its end, if it comes after all, makes one alone.
@@ -233,31 +238,17 @@ impl WorkerState {
             Some(_) => compose::rebuilt_times(end.time, end.duration, cx.now),
             None => compose::valid(incomplete.start, end.time, None, false, cx.now),
         };
-        let mut finished = Finished {
-            name: end.name,
-            context,
-            parent: incomplete.parent,
-            has_correlation: !end.correlation_id.is_empty(),
-            kind: end.meaning.kind,
-            start: times.start,
-            end: times.end,
-            attributes: end.meaning.attributes,
-            events: Vec::new(),
-            dropped_events: 0,
-            links: vec![Link {
-                trace_id: original.trace_id,
-                span_id: original.span_id,
-                attributes: crate::engine::attributes::Attributes::default(),
-            }],
-            status: Status::Unset,
-        };
-        finished.apply(end.meaning.outcome, times.end);
+        let has_correlation = !end.correlation_id.is_empty();
+        let parent = incomplete.parent;
+        let mut finished = Finished::of_end(end.name, end.meaning, has_correlation, context, parent, times);
+        finished.links.push(Link {
+            trace_id: original.trace_id,
+            span_id: original.span_id,
+            attributes: crate::engine::attributes::Attributes::default(),
+        });
         finished.mark("snakepit.span.rebuilt_from", "late_end");
         finished.mark("snakepit.span.original_id", &original.span_id.to_string());
-        if times.adjusted {
-            self.ledger.notes.clock_adjusted += 1;
-            finished.mark("snakepit.clock", "adjusted");
-        }
+        self.mark_adjusted(&mut finished, times);
         if let Some(interval) = incomplete.interval {
             // What was nested in the incomplete span stays there, and so does what is judged from now on.
             self.intervals.update(&interval, |until, relative| {
@@ -302,30 +293,15 @@ impl WorkerState {
             Some(identity) => explicit(identity),
             None => self.derive(cx, end.trace_parent, &end.correlation_id, &title, start, ""),
         };
-        let mut finished = Finished {
-            name: end.name,
-            context: beginning.context,
-            parent: beginning.parent,
-            has_correlation: !end.correlation_id.is_empty(),
-            kind: end.meaning.kind,
-            start: times.start,
-            end: times.end,
-            attributes: end.meaning.attributes,
-            events: Vec::new(),
-            dropped_events: 0,
-            links: Vec::new(),
-            status: Status::Unset,
-        };
-        finished.apply(end.meaning.outcome, times.end);
+        let has_correlation = !end.correlation_id.is_empty();
+        let (context, parent) = (beginning.context, beginning.parent);
+        let mut finished = Finished::of_end(end.name, end.meaning, has_correlation, context, parent, times);
         if estimate.is_some() {
             finished.mark("snakepit.span.rebuilt_from", phase);
         } else {
             finished.mark("snakepit.span.incomplete", "missing_start");
         }
-        if times.adjusted {
-            self.ledger.notes.clock_adjusted += 1;
-            finished.mark("snakepit.clock", "adjusted");
-        }
+        self.mark_adjusted(&mut finished, times);
         let interval = end.interval.or_else(|| {
             let group = end.group?;
             let operation = finished.name.hash;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::clock::{MAX_CLOCK_DISTANCE_NS, is_credible};
 use crate::engine::ids::SpanContext;
-use crate::engine::metadata::{Exception, Outcome};
+use crate::engine::metadata::{Exception, Meaning, Outcome};
 use crate::engine::naming::Name;
 use crate::engine::span::{Link, Span, SpanEvent, SpanId, SpanKind, Status};
 use crate::time::{Now, UnixNanos};
@@ -54,6 +54,33 @@ impl Parent {
 }
 
 impl Finished {
+    /// What an end alone says.
+    pub(crate) fn of_end(
+        name: Arc<Name>,
+        meaning: Meaning,
+        has_correlation: bool,
+        context: SpanContext,
+        parent: Parent,
+        times: Times,
+    ) -> Self {
+        let mut finished = Self {
+            name,
+            context,
+            parent,
+            has_correlation,
+            kind: meaning.kind,
+            start: times.start,
+            end: times.end,
+            attributes: meaning.attributes,
+            events: Vec::new(),
+            dropped_events: 0,
+            links: Vec::new(),
+            status: Status::Unset,
+        };
+        finished.apply(meaning.outcome, times.end);
+        finished
+    }
+
     pub(crate) fn mark(&mut self, key: &str, value: &str) {
         self.attributes.set(key, AttributeValue::Text(value));
     }

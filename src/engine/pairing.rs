@@ -443,10 +443,7 @@ impl WorkerState {
             links: Vec::new(),
             status: Status::Unset,
         };
-        if times.adjusted {
-            self.ledger.notes.clock_adjusted += 1;
-            finished.mark("snakepit.clock", "adjusted");
-        }
+        self.mark_adjusted(&mut finished, times);
         finished.apply(end.meaning.outcome, times.end);
         let ended = end.time.max(start.start);
         let place = crate::engine::nesting::Place {
