@@ -13,7 +13,7 @@ use crate::engine::half::{Tokens, sorted_key};
 use crate::engine::memory::ClosedHalf;
 use crate::engine::open::{Candidate, MAX_CANDIDATES};
 use crate::engine::state::WorkerState;
-use crate::engine::tolerance::{EARLY_SLACK_NS, LONE_START_NS, Residual};
+use crate::engine::tolerance::{EARLY_SLACK_NS, LATE_EARLY_SLACK_NS, LONE_START_NS, Residual};
 use crate::engine::waiting::End;
 
 impl WorkerState {
@@ -104,7 +104,9 @@ impl WorkerState {
             );
             self.waiting.any_between(key, from, to, None)
         };
-        let mut left = self.open.near(key, estimate).filter(|start| !is_explained(start));
+        let from = estimate.saturating_sub(LONE_START_NS);
+        let in_reach = self.open.between(key, from, estimate.saturating_add(LATE_EARLY_SLACK_NS));
+        let mut left = in_reach.take(MAX_CANDIDATES).filter(|start| !is_explained(start));
         let (Some(lone), None) = (left.next(), left.next()) else { return None };
         let mut others = self.waiting.between(key, lone.start, estimate);
         let has_rival = others

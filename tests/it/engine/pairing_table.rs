@@ -527,3 +527,11 @@ fn every_row_of_the_table_has_its_test() {
         assert!(tests.iter().any(|file| file.contains(&format!("fn {test}()"))), "{row}");
     }
 }
+
+#[test]
+fn a_lone_start_that_was_stamped_late_is_taken_when_the_window_closes() {
+    let mut bench = Bench::new();
+    bench.send(&start("a", 5 * US)).send(&stop("a", 0, MS));
+    bench.only_span();
+    assert_eq!((bench.ledger().paired, bench.ledger().rebuilt, bench.ledger().pending), (2, 0, 0));
+}
