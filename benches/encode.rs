@@ -16,7 +16,10 @@ use prost::Message;
 use snakepit_otel_bridge::engine::attributes::{AttributeValue, Attributes};
 use snakepit_otel_bridge::engine::span::{Span, SpanEvent, SpanId, SpanKind, Status, TraceFlags, TraceId};
 use snakepit_otel_bridge::exporter::encode::write_span;
-use snakepit_otel_bridge::exporter::settings::{Compression, OtlpSettings, Protocol, SecretHeaders};
+use snakepit_otel_bridge::exporter::settings::{
+    Compression, OtlpSettings, Protocol, SecretHeaders, TlsFiles,
+};
+use snakepit_otel_bridge::exporter::signal::Signal;
 use snakepit_otel_bridge::exporter::{Destination, ExporterHandle, ExporterSettings, build};
 use snakepit_otel_bridge::time::{Monotonic, Now, UnixNanos};
 use snakepit_otel_bridge::worker::Source;
@@ -191,10 +194,12 @@ fn send(protocol: Protocol, compression: Compression) {
     let (mut peer, ports) = start_peer();
     let (port, path) = match protocol {
         Protocol::Grpc => (ports.0, ""),
-        Protocol::HttpProtobuf => (ports.1, "/v1/traces"),
+        Protocol::HttpProtobuf | Protocol::HttpJson => (ports.1, "/v1/traces"),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut settings = ExporterSettings::new(Destination::Otlp(OtlpSettings {
+        signal: Signal::Traces,
+        tls: TlsFiles::default(),
         protocol,
         endpoint: format!("http://127.0.0.1:{port}{path}"),
         endpoint_origin: "benchmark".to_owned(),

@@ -49,6 +49,7 @@ pub mod refusal;
 pub mod resource;
 pub mod retry;
 pub mod settings;
+pub mod signal;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -118,11 +119,11 @@ pub fn build(
         Destination::Otlp(otlp) => {
             let sink = match otlp.protocol {
                 Protocol::Grpc => Sink::Grpc(Box::new(GrpcSink::new(otlp, settings.request_timeout)?)),
-                Protocol::HttpProtobuf => Sink::Http(HttpSink::new(otlp)?),
+                Protocol::HttpProtobuf | Protocol::HttpJson => Sink::Http(HttpSink::new(otlp)?),
             };
             (sink, format!("{} ({}, {})", otlp.endpoint, otlp.protocol, otlp.endpoint_origin))
         }
-        Destination::Console => (Sink::Console, "standard output".to_owned()),
+        Destination::Console | Destination::File(_) => (Sink::Console, "standard output".to_owned()),
         Destination::None => (Sink::Nowhere, "nowhere".to_owned()),
     };
     let max_in_flight = match sink {

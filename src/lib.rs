@@ -24,5 +24,6 @@ pub mod exporter;
 pub mod proto;
 pub mod receiver;
 pub mod shard;
+pub mod store;
 pub mod time;
 pub mod worker;

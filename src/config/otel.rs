@@ -22,8 +22,9 @@ use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
 use crate::exporter::settings::{
     Compression, DEFAULT_REQUEST_TIMEOUT, Destination, ExporterSettings, OtlpSettings, Protocol,
-    SecretHeaders,
+    SecretHeaders, TlsFiles,
 };
+use crate::exporter::signal::Signal;
 
 mod endpoint;
 
@@ -286,6 +287,8 @@ impl OtlpVariables {
 
     fn settings(&self) -> OtlpSettings {
         OtlpSettings {
+            signal: Signal::Traces,
+            tls: TlsFiles::default(),
             protocol: self.protocol.value,
             endpoint: self.endpoint.value.clone(),
             endpoint_origin: match self.endpoint.origin {

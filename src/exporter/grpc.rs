@@ -80,6 +80,7 @@ impl GrpcSink {
         client = match self.compression {
             Compression::None => client,
             Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+            Compression::Zstd => client.send_compressed(CompressionEncoding::Zstd),
         };
         if let Err(error) = client.ready().await {
             return Outcome::Retry { delay: None, error: with_causes(&error) };

@@ -66,6 +66,7 @@ impl HttpSink {
         match settings.compression {
             Compression::None => {}
             Compression::Gzip => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"))),
+            Compression::Zstd => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"))),
         }
         Ok(Self { client, url, headers, compression: settings.compression })
     }
@@ -75,6 +76,7 @@ impl HttpSink {
         let body = match self.compression {
             Compression::None => body,
             Compression::Gzip => gzip(&body),
+            Compression::Zstd => zstd::bulk::compress(&body, 0).map(Bytes::from).expect("memory grows"),
         };
         let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         match request.send().await {

@@ -1,6 +1,7 @@
 //! What an exporter is told. Values are already validated; where they come from is the configuration's business.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,6 +11,7 @@ use crate::exporter::pipeline::DEFAULT_MAX_IN_FLIGHT;
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{ResourceSettings, SCOPE_VERSION};
 use crate::exporter::retry::RetrySettings;
+use crate::exporter::signal::Signal;
 
 /// Default of [`ExporterSettings::request_timeout`], from the OpenTelemetry specification.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,18 +44,49 @@ pub struct ExporterSettings {
 pub enum Destination {
     /// An OTLP peer.
     Otlp(OtlpSettings),
-    /// Standard output.
+    /// Standard output, for people.
     Console,
+    /// OTLP/JSON lines (`otlp/stdout`): the specification's file exporter.
+    File(FileTarget),
     /// Nowhere.
     None,
+}
+
+/// Where OTLP/JSON lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileTarget {
+    /// Standard output.
+    Stdout,
+    /// This file, appended to.
+    Path(PathBuf),
+}
+
+/// PEM files of a TLS connection to a peer; they are read again when they change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Whom to trust, instead of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// The client's own chain and key: both or none.
+    pub client: Option<ClientFiles>,
+}
+
+/// A client certificate's chain and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The chain.
+    pub certificate: PathBuf,
+    /// The key.
+    pub key: PathBuf,
 }
 
 /// How an OTLP peer is reached.
 #[derive(Debug, Clone)]
 pub struct OtlpSettings {
+    /// What is sent.
+    pub signal: Signal,
     /// The protocol.
     pub protocol: Protocol,
-    /// For gRPC scheme, host and port; for HTTP the whole URL.
+    /// For gRPC scheme, host and port (`unix:` with a path for a socket); for HTTP the whole URL.
     pub endpoint: String,
     /// What said so, for the log: a variable, or that it is the default.
     pub endpoint_origin: String,
@@ -61,15 +94,19 @@ pub struct OtlpSettings {
     pub headers: SecretHeaders,
     /// Of requests.
     pub compression: Compression,
+    /// Of `https` endpoints.
+    pub tls: TlsFiles,
 }
 
-/// OTLP's transports, as far as they are built.
+/// OTLP's transports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// `grpc`.
     Grpc,
     /// `http/protobuf`.
     HttpProtobuf,
+    /// `http/json`.
+    HttpJson,
 }
 
 impl Protocol {
@@ -79,6 +116,7 @@ impl Protocol {
         match self {
             Self::Grpc => "grpc",
             Self::HttpProtobuf => "http/protobuf",
+            Self::HttpJson => "http/json",
         }
     }
 }
@@ -97,6 +135,8 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
+    /// zstd, which the specification does not name and the Collector takes.
+    Zstd,
 }
 
 impl fmt::Display for Compression {
@@ -104,6 +144,7 @@ impl fmt::Display for Compression {
         f.write_str(match self {
             Self::None => "none",
             Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
         })
     }
 }
@@ -175,6 +216,8 @@ mod tests {
         headers.insert(HeaderName::from_static("x-team"), HeaderValue::from_static("hidden"));
         assert_eq!(headers.to_string(), "authorization=***,x-team=***");
         let settings = ExporterSettings::new(Destination::Otlp(OtlpSettings {
+            signal: Signal::Traces,
+            tls: TlsFiles::default(),
             protocol: Protocol::Grpc,
             endpoint: String::new(),
             endpoint_origin: String::new(),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::exporter::settings::{Compression, OtlpSettings, Protocol, SecretHeaders};
+use crate::exporter::settings::{Compression, OtlpSettings, Protocol, SecretHeaders, TlsFiles};
+use crate::exporter::signal::Signal;
 use crate::exporter::testing::{source, span, span_of};
 use crate::exporter::{Destination, ExportSnapshot, ExporterHandle, ExporterSettings, build};
 use crate::time::{Monotonic, Now, UnixNanos};
@@ -65,6 +66,8 @@ impl Running {
 /// Sends each call's spans at once and retries quickly.
 fn settings(protocol: Protocol, endpoint: &str) -> ExporterSettings {
     let mut settings = ExporterSettings::new(Destination::Otlp(OtlpSettings {
+        signal: Signal::Traces,
+        tls: TlsFiles::default(),
         protocol,
         endpoint: endpoint.to_owned(),
         endpoint_origin: "a test".to_owned(),
@@ -80,7 +83,7 @@ fn settings(protocol: Protocol, endpoint: &str) -> ExporterSettings {
 fn otlp(settings: &mut ExporterSettings) -> &mut OtlpSettings {
     match &mut settings.destination {
         Destination::Otlp(otlp) => otlp,
-        Destination::Console | Destination::None => panic!("no peer"),
+        Destination::Console | Destination::File(_) | Destination::None => panic!("no peer"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::exporter::settings::Protocol;
 pub(super) const fn default_endpoint(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Grpc => "http://localhost:4317",
-        Protocol::HttpProtobuf => "http://localhost:4318/v1/traces",
+        Protocol::HttpProtobuf | Protocol::HttpJson => "http://localhost:4318/v1/traces",
     }
 }
 
@@ -26,7 +26,7 @@ pub(super) fn read_endpoint<E: EnvSource + ?Sized>(
     };
     let endpoint = match protocol {
         Protocol::Grpc => grpc_endpoint(&text, insecure),
-        Protocol::HttpProtobuf => http_endpoint(&text, variable == ENDPOINT),
+        Protocol::HttpProtobuf | Protocol::HttpJson => http_endpoint(&text, variable == ENDPOINT),
     };
     let shown = without_password(&text);
     match endpoint {
