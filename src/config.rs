@@ -44,6 +44,10 @@ use sections::{any, between};
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50_061);
 /// Default of [`Config::shutdown_timeout`]: containers are killed after 10 s by default, and Kubernetes waits 30 s.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`StateSettings::checkpoint_interval`]: what a restart replays is a few seconds of events.
+pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// Default of [`StateSettings::max_spool_bytes`]: some three million spans.
+pub const DEFAULT_MAX_SPOOL_BYTES: usize = 1 << 30;
 /// Default of [`Config::max_open_spans`].
 pub const DEFAULT_MAX_OPEN_SPANS: usize = 1_000_000;
 /// Default of [`Config::max_open_bytes`].
@@ -60,6 +64,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How long draining may take.
     pub shutdown_timeout: Duration,
+    /// What outlives the bridge.
+    pub state: StateSettings,
     /// What the engine is told.
     pub engine: engine::Settings,
     /// What the policies follow from.
@@ -78,6 +84,17 @@ pub struct Config {
     pub effective: Vec<Effective>,
     /// What is accepted and does not do what one may think.
     pub warnings: Vec<String>,
+}
+
+/// What is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSettings {
+    /// Where; without a directory nothing is.
+    pub dir: Option<PathBuf>,
+    /// How often the engines' state is written.
+    pub checkpoint_interval: Duration,
+    /// Bytes of batches that wait on disk.
+    pub max_spool_bytes: u64,
 }
 
 /// The receiver's limits.
@@ -218,14 +235,12 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
 fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
     let (listen, _) = resolver.keyed(&schema::LISTEN, DEFAULT_LISTEN, any);
     let admin = admin(resolver, listen);
-    let (state_dir, source) = resolver.keyed(&schema::STATE_DIR, None::<PathBuf>, any);
-    if let Some(state_dir) = state_dir {
-        let message = format!(
-            "`{}` cannot be used: keeping state on disk is not built yet. Without it nothing outlives a restart",
-            state_dir.display()
-        );
-        resolver.problem(source, schema::STATE_DIR.path, message);
-    }
+    let (state_dir, _) = resolver.keyed(&schema::STATE_DIR, None::<PathBuf>, any);
+    let (checkpoint_interval, _) = resolver.keyed(
+        &schema::CHECKPOINT_INTERVAL,
+        DEFAULT_CHECKPOINT_INTERVAL,
+        between(Duration::from_millis(100), Duration::from_secs(3600)),
+    );
     let default_format = if terminal { LogFormat::Text } else { LogFormat::Json };
     let (log_format, _) = resolver.keyed(&schema::LOG_FORMAT, default_format, any);
     let (shutdown_timeout, _) = resolver.keyed(
@@ -246,6 +261,11 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         admin,
         log_format,
         shutdown_timeout,
+        state: StateSettings {
+            dir: state_dir,
+            checkpoint_interval,
+            max_spool_bytes: limits.max_spool_bytes as u64,
+        },
         engine,
         control,
         receiver: ReceiverSettings {

@@ -63,12 +63,11 @@ fn a_wrong_configuration_stops_every_command_that_needs_one() {
         &["check", "--span-timeout", "10"],
         &["check", "--ready", "--span-timeout=10"],
     ] {
-        let said = run_with(args, &[("SNAKEPIT_BRIDGE_STATE_DIR", "/x")]);
+        let said = run_with(args, &[("SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL", "0s")]);
         assert_eq!((said.exit, said.out.as_str()), (Exit::Usage, ""), "{args:?}");
         assert_eq!(
             said.err,
-            "error: SNAKEPIT_BRIDGE_STATE_DIR: bridge.state_dir: `/x` cannot be used: keeping state on disk is not built \
-             yet. Without it nothing outlives a restart\n\
+            "error: SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL: bridge.checkpoint_interval: `0s` is not between 100ms and 1h\n\
              error: --span-timeout: bridge.span_timeout: `10` is not a duration with its unit (for example `500ms`, `5s`, \
              `10m`, `1h 30m`)\n"
         );

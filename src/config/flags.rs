@@ -23,9 +23,12 @@ pub struct Flags {
     /// Further host names that the admin port answers to, with commas between [env: SNAKEPIT_BRIDGE_ADMIN_ALLOWED_HOSTS]
     #[arg(long, value_name = "HOSTS")]
     pub admin_allowed_hosts: Option<String>,
-    /// Not built yet [env: SNAKEPIT_BRIDGE_STATE_DIR]
+    /// Directory for what must outlive the bridge; without one nothing is kept on disk [env: SNAKEPIT_BRIDGE_STATE_DIR]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
+    /// How often open spans and sums are written there [default: 5s] [env: SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL]
+    #[arg(long, value_name = "DURATION")]
+    pub checkpoint_interval: Option<String>,
     /// How long a start waits for its end [default: 10m] [env: SNAKEPIT_BRIDGE_SPAN_TIMEOUT]
     #[arg(long, value_name = "DURATION")]
     pub span_timeout: Option<String>,
@@ -55,6 +58,7 @@ impl Flags {
             (&schema::ADMIN_INSECURE, &self.admin_insecure),
             (&schema::ADMIN_ALLOWED_HOSTS, &self.admin_allowed_hosts),
             (&schema::STATE_DIR, &self.state_dir),
+            (&schema::CHECKPOINT_INTERVAL, &self.checkpoint_interval),
             (&schema::SPAN_TIMEOUT, &self.span_timeout),
             (&schema::RECONNECT_GRACE, &self.reconnect_grace),
             (&schema::REORDER_WINDOW, &self.reorder_window),

@@ -29,8 +29,11 @@ pub const ADMIN_INSECURE: Key =
 /// Further names that the admin port goes by.
 pub const ADMIN_ALLOWED_HOSTS: Key =
     key("bridge.admin_allowed_hosts", "--admin-allowed-hosts", "SNAKEPIT_BRIDGE_ADMIN_ALLOWED_HOSTS");
-/// Not built yet.
+/// Where on disk it keeps what must outlive it.
 pub const STATE_DIR: Key = key("bridge.state_dir", "--state-dir", "SNAKEPIT_BRIDGE_STATE_DIR");
+/// How often the engines' state is written there.
+pub const CHECKPOINT_INTERVAL: Key =
+    key("bridge.checkpoint_interval", "--checkpoint-interval", "SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL");
 /// How long a start waits for its end.
 pub const SPAN_TIMEOUT: Key = key("bridge.span_timeout", "--span-timeout", "SNAKEPIT_BRIDGE_SPAN_TIMEOUT");
 /// How long a lost worker may take to come back.
@@ -46,7 +49,7 @@ pub const SHUTDOWN_TIMEOUT: Key =
 pub const LOG_FORMAT: Key = key("bridge.log_format", "--log-format", "SNAKEPIT_BRIDGE_LOG_FORMAT");
 
 /// Every one of them.
-pub const KEYS: [&Key; 12] = [
+pub const KEYS: [&Key; 13] = [
     &CONFIG,
     &LISTEN,
     &ADMIN_LISTEN,
@@ -54,6 +57,7 @@ pub const KEYS: [&Key; 12] = [
     &ADMIN_INSECURE,
     &ADMIN_ALLOWED_HOSTS,
     &STATE_DIR,
+    &CHECKPOINT_INTERVAL,
     &SPAN_TIMEOUT,
     &RECONNECT_GRACE,
     &REORDER_WINDOW,
@@ -89,6 +93,7 @@ pub const FILE: &[(&str, Shape)] = &[
             ("admin_insecure", Shape::Leaf),
             ("admin_allowed_hosts", Shape::Leaf),
             ("state_dir", Shape::Leaf),
+            ("checkpoint_interval", Shape::Leaf),
             ("span_timeout", Shape::Leaf),
             ("span_timeouts", Shape::Table),
             ("reconnect_grace", Shape::Leaf),
@@ -164,6 +169,7 @@ pub const FILE: &[(&str, Shape)] = &[
             ("max_open_spans_per_worker", Shape::Leaf),
             ("max_open_bytes", Shape::Leaf),
             ("max_message_bytes", Shape::Leaf),
+            ("max_spool_bytes", Shape::Leaf),
         ]),
     ),
 ];
@@ -308,7 +314,7 @@ mod tests {
             [
                 "2: bridge.listn: unknown key; did you mean `listen`?",
                 "3: bridge.sampling: unknown key; known here: `listen`, `admin_listen`, `admin_token_file`, \
-                 `admin_insecure`, `admin_allowed_hosts`, `state_dir`, `span_timeout`, `span_timeouts`, \
+                 `admin_insecure`, `admin_allowed_hosts`, `state_dir`, `checkpoint_interval`, `span_timeout`, `span_timeouts`, \
                  `reconnect_grace`, `reorder_window`, `shutdown_timeout`, `log_format`",
                 "4: span_timeout: unknown key; did you mean `bridge.span_timeout`?",
                 "5: telemtry: unknown key; did you mean `telemetry`?",

@@ -280,16 +280,24 @@ limits: {max_workers: 10000, max_open_spans: 1000000, max_open_spans_per_worker:
 }
 
 #[test]
-fn a_state_directory_is_refused_wherever_it_is_said() {
-    let because =
-        "cannot be used: keeping state on disk is not built yet. Without it nothing outlives a restart";
-    let file = Given::file("bridge: {state_dir: /var/lib/x}\n");
-    assert_eq!(file.problems(), [format!("bridge.yaml:1: bridge.state_dir: `/var/lib/x` {because}")]);
-    let variable = Given::nothing().variable("SNAKEPIT_BRIDGE_STATE_DIR", "/x");
-    assert_eq!(variable.problems(), [format!("SNAKEPIT_BRIDGE_STATE_DIR: bridge.state_dir: `/x` {because}")]);
-    let mut flag = Given::nothing();
-    flag.flags.state_dir = Some("/x".to_owned());
-    assert_eq!(flag.problems(), [format!("--state-dir: bridge.state_dir: `/x` {because}")]);
+fn a_state_directory_may_be_said_anywhere() {
+    let dir = |given: &Given| given.load().unwrap().state.dir;
+    assert_eq!(dir(&Given::nothing()), None);
+    assert_eq!(dir(&Given::file("bridge: {state_dir: /var/lib/x}\n")), Some("/var/lib/x".into()));
+    let variable = Given::nothing().variable("SNAKEPIT_BRIDGE_STATE_DIR", "/y");
+    assert_eq!(dir(&variable), Some("/y".into()));
+    let mut flag = variable;
+    flag.flags.state_dir = Some("/z".to_owned());
+    assert_eq!(dir(&flag), Some("/z".into()));
+}
+
+#[test]
+fn a_checkpoint_interval_of_nothing_is_refused() {
+    let given = Given::file("bridge: {checkpoint_interval: 10ms}\n");
+    assert_eq!(
+        given.problems(),
+        ["bridge.yaml:1: bridge.checkpoint_interval: `10ms` is not between 100ms and 1h"]
+    );
 }
 
 #[test]
@@ -459,6 +467,7 @@ fn the_documentation_names_every_limit_at_its_value() {
         ),
         ("streams of one worker", value(streams), ""),
         ("bytes of a message", value(message_bytes), "limits.max_message_bytes"),
+        ("bytes of batches that wait on disk", value(DEFAULT_MAX_SPOOL_BYTES), "limits.max_spool_bytes"),
         ("open spans", value(DEFAULT_MAX_OPEN_SPANS), "limits.max_open_spans"),
         ("bytes of open spans", value(DEFAULT_MAX_OPEN_BYTES), "limits.max_open_bytes"),
         (
