@@ -84,14 +84,15 @@ fn a_file_that_may_not_grow_stops_nobody_and_loses_nothing() {
     shell.arg(std::env::current_exe().unwrap());
     let mut part = Part::begin(shell, dir.path());
     let before = part.next_number("failing ");
-    assert!(before > 0);
     let lifted = Command::new("prlimit")
         .args(["--fsize=unlimited", "--pid", &part.child.id().to_string()])
         .status()
         .unwrap();
     assert!(lifted.success());
-    let works = part.next_number("works ");
-    assert!(works > before, "{works} after {before}");
+    let mut works = 0;
+    while works <= before {
+        works = part.next_number("works ");
+    }
     let durable = part.kill().max(works);
     runtime.block_on(is_whole(dir.path(), durable));
 }
@@ -128,7 +129,7 @@ fn part_of_the_killed() {
     loop {
         commits.push(store.push(push(number)));
         number += 1;
-        runtime.block_on(tokio::time::sleep(Duration::from_millis(2)));
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(2)).await });
         let durable = store.durable();
         let is_failing = durable == Commit(u64::MAX);
         if !is_failing {
