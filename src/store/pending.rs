@@ -419,3 +419,128 @@ fn cost(op: &Op) -> u64 {
     };
     (size_of::<Op>() + held) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRY: Duration = Duration::from_secs(10);
+
+    fn pending() -> Pending {
+        Pending::new(10_000, RETRY)
+    }
+
+    fn at(millis: u64) -> Monotonic {
+        Monotonic(0).after(Duration::from_millis(millis))
+    }
+
+    fn journal(length: usize) -> Vec<Op> {
+        vec![Op::Journal { shard: 0, records: vec![0; length].into() }]
+    }
+
+    /// The group that is due now.
+    fn group(pending: &mut Pending, now: Monotonic) -> Group {
+        match pending.turn(now) {
+            Turn::Write(group) => group,
+            turn => panic!("{turn:?}"),
+        }
+    }
+
+    fn waits(pending: &mut Pending, now: Monotonic) -> Option<Duration> {
+        match pending.turn(now) {
+            Turn::Wait(wait) => wait,
+            turn => panic!("{turn:?}"),
+        }
+    }
+
+    #[test]
+    fn an_idle_store_waits_without_end() {
+        let mut pending = pending();
+        assert_eq!(waits(&mut pending, at(0)), None);
+        pending.push(journal(1), at(0));
+        let group = group(&mut pending, at(50));
+        pending.written(&group, Duration::ZERO);
+        assert_eq!(waits(&mut pending, at(50)), None);
+        assert!(pending.push(vec![], at(60)).commit == Commit(2) && waits(&mut pending, at(60)).is_none());
+    }
+
+    #[test]
+    fn a_push_waits_for_others_for_the_delay_and_the_writer_is_woken_once() {
+        let mut pending = pending();
+        let pushed = |is_for_writer| Pushed { commit: Commit(1), opened_gap: false, is_for_writer };
+        assert_eq!(pending.push(journal(1), at(100)), pushed(true));
+        assert_eq!(pending.push(journal(1), at(120)), pushed(false));
+        assert_eq!(waits(&mut pending, at(120)), Some(Duration::from_millis(30)));
+        let group = group(&mut pending, at(150));
+        assert_eq!((group.commit, group.ops.len()), (Commit(1), 2));
+        assert_eq!((pending.durable(), pending.push(journal(1), at(150)).commit), (Commit(0), Commit(2)));
+        assert!(!pending.written(&group, Duration::from_millis(3)));
+        assert_eq!((pending.durable(), pending.commit_time), (Commit(1), Duration::from_millis(3)));
+    }
+
+    #[test]
+    fn much_is_written_without_waiting() {
+        let mut pending = Pending::new(u64::MAX, RETRY);
+        pending.push(journal(1), at(0));
+        assert!(pending.push(journal(MAX_GROUP_BYTES as usize), at(0)).is_for_writer);
+        assert_eq!(group(&mut pending, at(0)).ops.len(), 2);
+    }
+
+    #[test]
+    fn a_write_that_failed_is_tried_again_and_nobody_waits_meanwhile() {
+        let mut pending = pending();
+        pending.push(journal(1), at(0));
+        let group = group(&mut pending, at(50));
+        assert!(pending.failed("no room".to_owned(), at(60)));
+        assert_eq!((pending.durable(), pending.error()), (Commit(u64::MAX), Some("no room")));
+        assert!(!pending.push(journal(1), at(70)).opened_gap);
+        assert_eq!(waits(&mut pending, at(70)), Some(Duration::from_millis(9_990)));
+        assert!(matches!(pending.turn(at(10_060)), Turn::Retry));
+        assert!(!pending.failed("no room".to_owned(), at(10_060)));
+        assert!(pending.written(&group, Duration::ZERO));
+        assert_eq!((pending.durable(), pending.failures, pending.dropped_ops), (Commit(1), 2, 0));
+    }
+
+    /// A second gap opens while the push that closes the first is on its way to the disk.
+    #[test]
+    fn only_the_push_that_closes_the_last_gap_makes_things_durable() {
+        let mut pending = pending();
+        let forget = || vec![Op::ForgetShards];
+        pending.push(journal(20_000), at(0));
+        assert!(pending.push(journal(1), at(1)).opened_gap);
+        assert!(!pending.push(forget(), at(2)).opened_gap);
+        let first = group(&mut pending, at(50));
+        assert!(!pending.written(&first, Duration::ZERO));
+        assert!(matches!(pending.turn(at(10_001)), Turn::Want));
+        assert!(pending.wants_full_checkpoint());
+        assert_eq!(waits(&mut pending, at(10_002)), None);
+
+        assert_eq!(pending.push(forget(), at(10_003)).commit, Commit(2));
+        assert!(!pending.wants_full_checkpoint());
+        let closing = group(&mut pending, at(10_053));
+        pending.push(journal(20_000), at(10_054));
+        assert!(pending.push(journal(1), at(10_055)).opened_gap);
+        let in_between = {
+            assert!(!pending.written(&closing, Duration::ZERO));
+            group(&mut pending, at(10_104))
+        };
+        assert!(!pending.written(&in_between, Duration::ZERO));
+        assert_eq!(pending.durable(), Commit(u64::MAX));
+        pending.push(forget(), at(10_105));
+        let last = group(&mut pending, at(10_155));
+        assert!(pending.written(&last, Duration::ZERO));
+        assert_eq!((pending.durable(), pending.dropped_ops), (Commit(4), 3));
+    }
+
+    #[test]
+    fn the_end_writes_what_waits_and_tries_what_failed_once_more() {
+        let mut pending = pending();
+        pending.push(journal(1), at(0));
+        pending.close();
+        let taken = group(&mut pending, at(0));
+        pending.failed("no room".to_owned(), at(0));
+        assert!(matches!(pending.turn(at(1)), Turn::Retry));
+        pending.written(&taken, Duration::ZERO);
+        assert!(matches!(pending.turn(at(1)), Turn::Close));
+    }
+}
