@@ -36,7 +36,7 @@ use disk::Disk;
 pub use error::OpenError;
 pub use figures::{SpoolFigures, StoreFigures, StoreState};
 pub use op::{Commit, Op, Origin, Origins, RowKey, ShardCheckpoint, SpoolId};
-use pending::{Load, Pending, Pushed, Spooled, Turn};
+use pending::{Load, Next, Pending, Pushed, Spooled, Turn};
 pub use recovered::{Damaged, Recovered, RecoveredShard, SignalSums, SpoolEntry};
 use writer::Writer;
 
@@ -250,16 +250,14 @@ impl Shared {
     fn turn(&self) -> Turn {
         let mut pending = self.lock();
         loop {
-            match pending.turn((self.clock)().mono) {
-                Turn::Wait(None) => {
-                    pending = self.came.wait(pending).unwrap_or_else(PoisonError::into_inner);
-                }
-                Turn::Wait(Some(wait)) => {
+            pending = match pending.next((self.clock)().mono) {
+                Next::Do(turn) => return turn,
+                Next::Wait(None) => self.came.wait(pending).unwrap_or_else(PoisonError::into_inner),
+                Next::Wait(Some(wait)) => {
                     let waited = self.came.wait_timeout(pending, wait);
-                    pending = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                turn => return turn,
-            }
+            };
         }
     }
 

@@ -1,7 +1,20 @@
 //! The database: its file, its tables, its version, and how a damaged one is set aside.
 //!
 //! SQLite in WAL mode with `synchronous=FULL`: a transaction is on the disk when its commit returns. One connection, one
-//! thread. `docs/delivery.md` has the figures by which it was chosen.
+//! thread.
+//!
+//! Measured with 7,000 batches of 150 KiB, a commit for every eight (CPU a span of 350 bytes; two cores, one disk):
+//!
+//! | | SQLite, 64/16 KiB pages | redb 4, quick repair | fjall 3 |
+//! |---|---|---|---|
+//! | put; read and delete, ns | 619/949; 454/695 | 456; 201 | 674; 110 |
+//! | 1.0 GiB takes, GiB | 1.08/1.01 | 1.71 | 1.03, and 0.1 more once drained |
+//! | open after `kill -9`, ms | 2/6 | 2 (592 without) | 76 |
+//! | disk full, then room | goes on | must be reopened | must be reopened |
+//! | 120 bits flipped in a file | each cost at most a row | 1 panic, 1 lost all | not tried |
+//! | threads of its own | none | none | some |
+//!
+//! redb is the cheapest and SQLite is cheap enough; what decides is how it behaves on a bad day.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -31,6 +44,12 @@ const CACHE_KIB: u32 = 8 * 1024;
 
 /// The write-ahead log is put into the database when it has grown this large, and cut back to it.
 const LOG_BYTES: u32 = 16 * 1024 * 1024;
+
+/// A file that is larger than this and at least three quarters empty is made small at a start.
+const SHRINK_BYTES: i64 = 64 * 1024 * 1024;
+
+/// More than this is not copied for it: 32 MiB.
+const SHRINK_PAGES: i64 = 32 * 1024 * 1024 / PAGE_BYTES as i64;
 
 /// Damaged files that are kept; a later one replaces the last.
 const MAX_SET_ASIDE: u32 = 100;
@@ -293,6 +312,16 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     ))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Gives back the room that an outage once took, if what is left is little: it is copied as a whole.
+pub(super) fn shrink(connection: &Connection) -> rusqlite::Result<()> {
+    let number = |name| connection.query_row(&format!("PRAGMA {name}"), (), |row| row.get::<_, i64>(0));
+    let (pages, free) = (number("page_count")?, number("freelist_count")?);
+    if pages * i64::from(PAGE_BYTES) <= SHRINK_BYTES || free < pages / 4 * 3 || pages - free > SHRINK_PAGES {
+        return Ok(());
+    }
+    connection.execute_batch("VACUUM")
 }
 
 fn user_version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::check::{encode_origins, signal_code};
-use super::database::Directory;
+use super::database::{Directory, shrink};
 use super::error::{OpenError, is_damage};
 use super::op::{Op, Origin, RowKey, ShardCheckpoint, SpoolId};
 use super::ranges::{Change, Ranges};
@@ -75,6 +75,9 @@ impl Disk {
             Err((source, _)) => return Err(OpenError::Database { path: directory.file(), source }),
         };
         recovered.set_aside = aside;
+        if let Err(error) = shrink(&connection) {
+            tracing::warn!(%error, "the state database could not be made smaller");
+        }
         Ok((Self { connection, mirror, is_stale: false, debris, directory }, recovered))
     }
 

@@ -56,10 +56,17 @@ pub(super) enum Turn {
     Retry,
     /// Asks for a full checkpoint.
     Want,
-    /// Waits for a push, for so long if it says so.
-    Wait(Option<Duration>),
     /// Closes the database.
     Close,
+}
+
+/// When the writer does something.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Now, and this.
+    Do(Turn),
+    /// After so long, or when it is woken; with nothing to come, only then.
+    Wait(Option<Duration>),
 }
 
 /// What came of a push.
@@ -252,9 +259,9 @@ impl Pending {
     }
 
     /// What the writer does now. It holds a group that failed until that is written.
-    pub(super) fn turn(&mut self, now: Monotonic) -> Turn {
+    pub(super) fn next(&mut self, now: Monotonic) -> Next {
         if !self.loads.is_empty() {
-            return Turn::Load(std::mem::take(&mut self.loads));
+            return Next::Do(Turn::Load(std::mem::take(&mut self.loads)));
         }
         let due = match &self.health {
             Health::Failing { retry_at, .. } => Some(*retry_at),
@@ -269,16 +276,16 @@ impl Pending {
         };
         match (&self.health, due) {
             (_, Some(due)) if now < due && !self.is_closing => {
-                Turn::Wait(Some(Duration::from_nanos(due.since(now))))
+                Next::Wait(Some(Duration::from_nanos(due.since(now))))
             }
-            (Health::Failing { .. }, _) => Turn::Retry,
-            (Health::Works, _) if !self.ops.is_empty() => Turn::Write(self.take_group()),
-            (Health::Works, _) if self.is_closing => Turn::Close,
+            (Health::Failing { .. }, _) => Next::Do(Turn::Retry),
+            (Health::Works, _) if !self.ops.is_empty() => Next::Do(Turn::Write(self.take_group())),
+            (Health::Works, _) if self.is_closing => Next::Do(Turn::Close),
             (Health::Works, Some(_)) => {
                 self.has_asked = true;
-                Turn::Want
+                Next::Do(Turn::Want)
             }
-            (Health::Works, None) => Turn::Wait(None),
+            (Health::Works, None) => Next::Wait(None),
         }
     }
 
@@ -440,17 +447,13 @@ mod tests {
 
     /// The group that is due now.
     fn group(pending: &mut Pending, now: Monotonic) -> Group {
-        match pending.turn(now) {
-            Turn::Write(group) => group,
-            turn => panic!("{turn:?}"),
-        }
+        let Next::Do(Turn::Write(group)) = pending.next(now) else { panic!("no group is due") };
+        group
     }
 
     fn waits(pending: &mut Pending, now: Monotonic) -> Option<Duration> {
-        match pending.turn(now) {
-            Turn::Wait(wait) => wait,
-            turn => panic!("{turn:?}"),
-        }
+        let Next::Wait(wait) = pending.next(now) else { panic!("there is something to do") };
+        wait
     }
 
     #[test]
@@ -495,7 +498,7 @@ mod tests {
         assert_eq!((pending.durable(), pending.error()), (Commit(u64::MAX), Some("no room")));
         assert!(!pending.push(journal(1), at(70)).opened_gap);
         assert_eq!(waits(&mut pending, at(70)), Some(Duration::from_millis(9_990)));
-        assert!(matches!(pending.turn(at(10_060)), Turn::Retry));
+        assert!(matches!(pending.next(at(10_060)), Next::Do(Turn::Retry)));
         assert!(!pending.failed("no room".to_owned(), at(10_060)));
         assert!(pending.written(&group, Duration::ZERO));
         assert_eq!((pending.durable(), pending.failures, pending.dropped_ops), (Commit(1), 2, 0));
@@ -511,7 +514,7 @@ mod tests {
         assert!(!pending.push(forget(), at(2)).opened_gap);
         let first = group(&mut pending, at(50));
         assert!(!pending.written(&first, Duration::ZERO));
-        assert!(matches!(pending.turn(at(10_001)), Turn::Want));
+        assert!(matches!(pending.next(at(10_001)), Next::Do(Turn::Want)));
         assert!(pending.wants_full_checkpoint());
         assert_eq!(waits(&mut pending, at(10_002)), None);
 
@@ -539,8 +542,8 @@ mod tests {
         pending.close();
         let taken = group(&mut pending, at(0));
         pending.failed("no room".to_owned(), at(0));
-        assert!(matches!(pending.turn(at(1)), Turn::Retry));
+        assert!(matches!(pending.next(at(1)), Next::Do(Turn::Retry)));
         pending.written(&taken, Duration::ZERO);
-        assert!(matches!(pending.turn(at(1)), Turn::Close));
+        assert!(matches!(pending.next(at(1)), Next::Do(Turn::Close)));
     }
 }

@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(ranges.insert(10..15), Change { gone: vec![], new: Some(10..15) });
         assert_eq!(ranges.insert(11..12), Change::default());
         assert_eq!(ranges.insert(5..10), Change { gone: vec![10, 0], new: Some(0..15) });
-        assert_eq!(ranges.iter().collect::<Vec<_>>(), [0..15]);
+        assert!(ranges.iter().eq(std::iter::once(0..15)));
         assert_eq!(ranges.forget_below(7), Change { gone: vec![0], new: Some(7..15) });
         assert_eq!(ranges.forget_below(15), Change { gone: vec![7], new: None });
         assert_eq!(ranges, Ranges::default());

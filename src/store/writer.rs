@@ -46,7 +46,6 @@ impl Writer {
                     tracing::info!("asking for a full checkpoint, to have the state on disk again");
                     self.shared.publish();
                 }
-                Turn::Wait(_) => {}
                 Turn::Close => break,
             }
         }

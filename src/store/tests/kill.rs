@@ -29,11 +29,11 @@ pub(super) fn push(number: u64) -> Vec<Op> {
         journal(shard, &format!("{number} ").repeat((number % 900) as usize)),
         spool(number, &body, shard, number..number + 3),
     ];
-    if number % 11 == 0 {
+    if number.is_multiple_of(11) {
         let row = format!("{}", number % 7);
         ops.push(checkpoint(shard, number, &[(&row, &row.repeat((number % 3000) as usize)), ("x", "y")]));
     }
-    if number % 97 == 0 {
+    if number.is_multiple_of(97) {
         ops.push(Op::ForgetShards);
     }
     ops

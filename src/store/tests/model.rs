@@ -164,9 +164,9 @@ proptest! {
                 prop_assert_eq!(recovered, model.recovered());
                 for mut ops in pushes {
                     // A name is used once: again only while the batch is there, as a full checkpoint does.
-                    ops.retain(|op| match op {
-                        Op::Spool { id, .. } => used.insert(*id) || model.spool.contains_key(id),
-                        _ => true,
+                    ops.retain(|op| {
+                        let Op::Spool { id, .. } = op else { return true };
+                        used.insert(*id) || model.spool.contains_key(id)
                     });
                     model.push(&ops);
                     store.push(ops);

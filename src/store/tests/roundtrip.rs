@@ -156,6 +156,24 @@ async fn the_file_does_not_grow_with_what_passed_through() {
     assert!(grown < 20 * 150_000, "{sizes:?}");
 }
 
+/// The room that an outage took is given back by the next start, once little is left.
+#[tokio::test]
+async fn a_start_makes_an_empty_file_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let body = vec![3; 1_000_000];
+    store.push((0..80).map(|id| spool(id, &body, 0, id..id + 1)).collect());
+    store.push((1..80).map(|id| settled(Some(id), 0, id..id + 1)).collect());
+    assert!(store.close().await);
+    let length = || fs::metadata(dir.path().join("state.db")).unwrap().len();
+    assert!(length() > 64 * 1024 * 1024);
+    let recovered = held(dir.path()).await;
+    assert!(length() < 3_000_000, "{}", length());
+    let (store, again) = open(dir.path());
+    assert_eq!(again, recovered);
+    assert_eq!(store.load(vec![SpoolId(0)]).await, [(SpoolId(0), Some(Bytes::from(body)))]);
+}
+
 #[tokio::test]
 async fn a_second_bridge_is_refused() {
     let dir = tempfile::tempdir().unwrap();
