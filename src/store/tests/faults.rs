@@ -309,6 +309,10 @@ async fn a_full_disk_stops_nobody_and_loses_nothing_that_was_committed() {
     assert!(ids.starts_with(&(0..=failed_at).collect::<Vec<_>>()), "{ids:?}");
     assert_eq!((recovered.shards.len(), recovered.shards[0].next_ordinal), (1, 77));
     assert_eq!(recovered.damaged, Damaged::default());
+
+    // A start needs no room.
+    fs::write(&ballast, vec![1; 16 * 1024 * 1024]).unwrap_err();
+    assert_eq!(held(&dir).await, recovered);
 }
 
 /// A file system in memory, unmounted when it is dropped.
