@@ -19,6 +19,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -32,6 +33,12 @@ pub(super) const FILE: &str = "state.db";
 
 /// Held for as long as the store is open.
 const LOCK_FILE: &str = "lock";
+
+/// A bridge that is just ending is given these tries to let go.
+const LOCK_TRIES: u32 = 20;
+
+/// The time between two of them.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a salvage is written to before it takes the place of the damaged file.
 const SALVAGE_FILE: &str = "state.db.salvage";
@@ -175,11 +182,14 @@ impl Directory {
         }
         let path = dir.join(LOCK_FILE);
         let lock = private_file().create(true).truncate(false).open(&path).map_err(failed(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: dir.to_owned(), _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),
-            Err(fs::TryLockError::Error(error)) => Err(failed(&path)(error)),
+        for _ in 0..LOCK_TRIES {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: dir.to_owned(), _lock: lock }),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY_INTERVAL),
+                Err(fs::TryLockError::Error(error)) => return Err(failed(&path)(error)),
+            }
         }
+        Err(OpenError::InUse { dir: dir.to_owned() })
     }
 
     pub(super) fn file(&self) -> PathBuf {

@@ -165,10 +165,15 @@ proptest! {
                 for mut ops in pushes {
                     // A name is used once: again only while the batch is there, as a full checkpoint does.
                     ops.retain(|op| {
-                        let Op::Spool { id, .. } = op else { return true };
-                        used.insert(*id) || model.spool.contains_key(id)
+                        let is_new = match op {
+                            Op::Spool { id, .. } => used.insert(*id) || model.spool.contains_key(id),
+                            Op::Journal { .. } | Op::Settled { .. } | Op::Checkpoint { .. } | Op::ForgetShards => true,
+                        };
+                        if is_new {
+                            model.op(op.clone());
+                        }
+                        is_new
                     });
-                    model.push(&ops);
                     store.push(ops);
                 }
                 let ids = model.spool.keys().copied().collect();

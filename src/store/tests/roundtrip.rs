@@ -162,8 +162,8 @@ async fn a_start_makes_an_empty_file_small() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
     let body = vec![3; 1_000_000];
-    store.push((0..70).map(|id| spool(id, &body, 0, id..id + 1)).collect());
-    let commit = store.push((1..70).map(|id| settled(Some(id), 0, id..id + 1)).collect());
+    let batches = (0..70).map(|id| spool(id, &body, 0, id..id + 1));
+    let commit = store.push(batches.chain((1..70).map(|id| settled(Some(id), 0, id..id + 1))).collect());
     written(&store, commit).await;
     assert!(store.close().await);
     let length = || fs::metadata(dir.path().join("state.db")).unwrap().len();
