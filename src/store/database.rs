@@ -43,8 +43,9 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// What a salvage is written to before it takes the place of the damaged file.
 const SALVAGE_FILE: &str = "state.db.salvage";
 
-/// Large pages halve the cost of a batch, small ones that of a commit that changes little; this is between them.
-const PAGE_BYTES: u32 = 32 * 1024;
+/// Large pages make a batch cheaper (spooling a span takes 745, 613, 500 ns of CPU with 8, 16, 32 KiB), small ones a
+/// commit that changes little: it writes some pages, whole, twenty times a second.
+pub(super) const PAGE_BYTES: u32 = 16 * 1024;
 
 /// What SQLite keeps in memory of the file.
 const CACHE_KIB: u32 = 8 * 1024;

@@ -103,7 +103,7 @@ async fn a_database_that_turns_out_damaged_is_replaced_while_it_is_used() {
     // In the midst of the large body: the number of the page that goes on with it.
     let path = dir.path().join("state.db");
     let mut bytes = fs::read(&path).unwrap();
-    let page = 32 * 1024;
+    let page = database::PAGE_BYTES as usize;
     let at = bytes.len() / 2 / page * page;
     bytes[at..at + 4].fill(0xff);
     fs::write(&path, bytes).unwrap();
