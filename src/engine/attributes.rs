@@ -3,6 +3,9 @@
 //! A span keeps its attributes from its start to its export, and a hundred thousand spans may be open, so a list costs
 //! two allocations however many attributes it holds. Keys are unique: setting a key again replaces its value.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::engine::metadata::{TIMES, name_len};
 use crate::event::Event;
 
@@ -17,7 +20,7 @@ pub struct Attributes {
 }
 
 /// A key and a value, in 16 bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Entry {
     /// Of the key in `text`.
     key_start: u32,
@@ -27,7 +30,7 @@ struct Entry {
     bits: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 enum Kind {
     Text,
     Int,
@@ -207,6 +210,54 @@ impl Attributes {
     fn text(&self, start: u64, len: u64) -> &str {
         let place = |at: u64| usize::try_from(at).expect("a place in a string");
         &self.text[place(start)..place(start + len)]
+    }
+}
+
+/// The room that a list may have beyond what is in it, in bytes and in entries: no message is as long.
+const MAX_SPARE: u32 = 64 << 20;
+
+/// As they are in memory, the room beyond what is in them included: limits on memory count it.
+impl Serialize for Attributes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let spare = |len: usize, capacity: usize| u32::try_from(capacity - len).unwrap_or(u32::MAX);
+        let text = spare(self.text.len(), self.text.capacity());
+        let entries = spare(self.entries.len(), self.entries.capacity());
+        (&self.text, &self.entries, self.dropped, text, entries).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (text, entries, dropped, spare_text, spare_entries) =
+            <(&'de str, Vec<Entry>, u32, u32, u32)>::deserialize(deserializer)?;
+        if spare_text > MAX_SPARE || spare_entries > MAX_SPARE / size_of::<Entry>() as u32 {
+            return Err(D::Error::custom("attributes with more room than a message has"));
+        }
+        let mut own = Self {
+            text: String::with_capacity(text.len() + spare_text as usize),
+            entries: Vec::with_capacity(entries.len() + spare_entries as usize),
+            dropped,
+        };
+        own.text.push_str(text);
+        own.entries.extend(entries);
+        let is_within = |entry: &Entry| {
+            let has = |start: u64, len: u64| {
+                let (Ok(start), Ok(end)) = (usize::try_from(start), usize::try_from(start + len)) else {
+                    return false;
+                };
+                text.get(start..end).is_some()
+            };
+            let has_value = match entry.kind {
+                Kind::Text => has(entry.bits >> 32, entry.bits & u64::from(u32::MAX)),
+                Kind::Int | Kind::Float | Kind::Bool => true,
+            };
+            has(entry.key_start.into(), entry.key_len.into()) && has_value
+        };
+        if own.entries.iter().all(is_within) {
+            Ok(own)
+        } else {
+            Err(D::Error::custom("an attribute outside its text"))
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::clock::{MAX_CLOCK_DISTANCE_NS, is_credible};
 use crate::engine::ids::SpanContext;
@@ -15,7 +17,7 @@ use crate::worker::Source;
 const DISAGREEMENT_NS: i64 = 1_000_000_000;
 
 /// A span with everything but what its judgement decides.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Finished {
     pub(crate) name: Arc<Name>,
     pub(crate) context: SpanContext,
@@ -32,7 +34,7 @@ pub(crate) struct Finished {
 }
 
 /// Where a span hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Parent {
     /// Nowhere, as far as is known.
     Root,

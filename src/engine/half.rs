@@ -5,6 +5,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::engine::ids::{ExplicitIdentity, TraceParent};
@@ -145,7 +146,7 @@ impl<'e> Said<'e> {
 }
 
 /// What pairs two halves beyond doubt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tokens {
     span_id: Option<NonZeroU64>,
     context: Option<NonZeroU64>,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -18,7 +19,7 @@ use crate::worker::WorkerKey;
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
 /// A span's place in a trace, as it is sent on to its children.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SpanContext {
     pub(crate) trace_id: TraceId,
     pub(crate) span_id: SpanId,
@@ -27,7 +28,7 @@ pub(crate) struct SpanContext {
 }
 
 /// A W3C `traceparent` with its `tracestate`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TraceParent {
     pub(crate) trace_id: TraceId,
     pub(crate) parent_id: SpanId,
@@ -36,7 +37,7 @@ pub(crate) struct TraceParent {
 }
 
 /// Field 16, valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExplicitIdentity {
     pub(crate) context: SpanContext,
     pub(crate) parent: Option<SpanId>,

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::control::glob::Glob;
@@ -46,7 +47,7 @@ pub(crate) fn name_len(key: &str) -> usize {
 pub(crate) const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
 
 /// What an end says about its span besides attributes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) status: Option<Status>,
     /// `error.type`, where the status is Error.
@@ -70,7 +71,7 @@ impl Outcome {
 }
 
 /// The parts of an `exception` span event that are there.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Exception {
     pub(crate) type_name: Option<Box<str>>,
     pub(crate) message: Option<Box<str>>,
@@ -78,7 +79,7 @@ pub(crate) struct Exception {
 }
 
 /// Everything that an event's keys and values say.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Meaning {
     pub(crate) attributes: Attributes,
     /// How many of the attributes, from the first, come from metadata.

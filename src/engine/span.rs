@@ -3,20 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::attributes::Attributes;
 use crate::time::UnixNanos;
 use crate::worker::Source;
 
 /// A W3C trace id; never all zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TraceId(pub [u8; 16]);
 
 /// A W3C span id; never all zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpanId(pub [u8; 8]);
 
 /// W3C trace flags as they are sent on: `01` is sampled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceFlags(pub u8);
 
 impl TraceFlags {
@@ -62,7 +64,7 @@ pub struct Span {
 }
 
 /// OpenTelemetry's span kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SpanKind {
     /// Within an application.
     Internal,
@@ -77,7 +79,7 @@ pub enum SpanKind {
 }
 
 /// OpenTelemetry's span status.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// Nothing was said.
     Unset,
@@ -88,7 +90,7 @@ pub enum Status {
 }
 
 /// Something that happened within a span.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SpanEvent {
     /// The prefixed event name, or `exception`.
     pub name: Arc<str>,
@@ -99,7 +101,7 @@ pub struct SpanEvent {
 }
 
 /// A link to another span of the same trace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Link {
     /// The other span's trace.
     pub trace_id: TraceId,

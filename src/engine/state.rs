@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::control::policy::Policy;
@@ -77,10 +78,14 @@ pub(crate) struct WorkerState {
     pub(crate) tokens: TokenTable,
     pub(crate) ordinals: Ordinals,
     pub(crate) closed: ClosedSpans,
+    /// Something happened since its row was written.
+    pub(crate) is_touched: bool,
+    /// A checkpoint has its row.
+    pub(crate) is_written: bool,
 }
 
 /// Whether a worker has a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Presence {
     /// At least one.
     Connected,
@@ -91,7 +96,7 @@ pub(crate) enum Presence {
 }
 
 /// A worker as exports show it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Shown {
     pub(crate) worker_id: Arc<str>,
     pub(crate) pool: Option<Arc<str>>,
@@ -135,6 +140,8 @@ impl WorkerState {
             tokens: TokenTable::default(),
             ordinals: Ordinals::default(),
             closed: ClosedSpans::default(),
+            is_touched: false,
+            is_written: false,
         }
     }
 
