@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::engine::attributes::AttributeValue;
     use crate::engine::span::{SpanId, Status};
-    use crate::exporter::batch::{BatchSettings, Batcher};
+    use crate::exporter::batch::{BatchSettings, Batcher, Provenance};
     use crate::exporter::encode::write_span;
     use crate::exporter::resource::ResourceSettings;
     use crate::exporter::testing::span;
@@ -183,7 +183,7 @@ mod tests {
         write_span(&mut encoded, &span);
         let settings = BatchSettings { delay: Duration::ZERO, ..BatchSettings::default() };
         let mut batcher = Batcher::new(settings, ResourceSettings::default());
-        batcher.push(&span.source, &encoded, Monotonic(0)).unwrap();
+        batcher.push(&span.source, &encoded, Provenance::default(), Monotonic(0)).unwrap();
 
         let mut out = Vec::new();
         write(&mut out, batcher.flush().unwrap().body).await;
