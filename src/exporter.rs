@@ -280,11 +280,12 @@ impl ExporterHandle {
     }
 
     /// Has everything written that is not on disk, by `push`, which may add to it: what an engine's checkpoint says must
-    /// come after what the engine made before. Nothing else is written in between.
-    pub fn persist_with(&self, push: impl FnOnce(Vec<Op>) -> Commit) -> Commit {
+    /// come after what the engine made before. Nothing of this signal is written in between. `afresh`: the store has dropped
+    /// what was not durable, and asks for everything.
+    pub fn persist_with(&self, afresh: bool, push: impl FnOnce(Vec<Op>) -> Commit) -> Commit {
         let now = self.shared.now();
         let mut pipeline = self.shared.lock();
-        pipeline.persist_all(now);
+        pipeline.persist_all(afresh, now);
         let commit = push(pipeline.take_ops());
         pipeline.pushed(commit, now.mono);
         drop(pipeline);
@@ -351,6 +352,9 @@ impl Shared {
     /// Does something with the pipeline, and writes what it decides before anybody else decides anything.
     fn with<R>(&self, now: Now, act: impl FnOnce(&mut Pipeline) -> R) -> R {
         let mut pipeline = self.lock();
+        if let Some(store) = &self.store {
+            pipeline.note_store(store.durable(), store.works(), now.mono);
+        }
         let done = act(&mut pipeline);
         if let Some(store) = &self.store {
             let ops = pipeline.take_ops();
@@ -403,9 +407,6 @@ impl Task {
         let mut requests = Vec::new();
         let mut loads = Vec::new();
         let (next, notices) = self.shared.with(now, |pipeline| {
-            if let Some(store) = &self.shared.store {
-                pipeline.note_store(store.durable(), store.works(), now.mono);
-            }
             if pipeline.is_drained(now.mono) {
                 return None;
             }
@@ -450,9 +451,11 @@ impl Task {
         });
         let asked = self.asked.remove(&task).unwrap_or_default();
         let now = self.shared.now();
+        // A store may read some of what it is asked for, and the rest next time.
+        let is_reading = !bodies.is_empty();
         let notices = self.shared.with(now, |pipeline| {
             bodies.into_iter().for_each(|(name, body)| pipeline.loaded(name, body, now.mono));
-            asked.into_iter().for_each(|name| pipeline.not_loaded(name, now.mono));
+            asked.into_iter().for_each(|name| pipeline.not_loaded(name, is_reading, now.mono));
             pipeline.take_notices()
         });
         self.say(notices, now);

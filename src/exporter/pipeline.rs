@@ -16,17 +16,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 
-use crate::exporter::answer::start_of;
 use crate::exporter::batch::{Batch, BatchSettings, Batcher, ItemTooLarge, Provenance};
 use crate::exporter::queue::{BatchId, Entry, Queue, QueueSettings};
-use crate::exporter::refusal::{GrpcRefusal, Refusal};
+use crate::exporter::refusal::Refusal;
 use crate::exporter::resource::ResourceSettings;
-use crate::exporter::retry::{MAX_SERVER_DELAY, Outcome, Peer, RetrySettings, backoff, speaks_of_size};
+use crate::exporter::retry::{Peer, RetrySettings};
 use crate::exporter::signal::Signal;
-use crate::store::{Commit, Op, Origin, Origins, SpoolId};
+use crate::store::{Origin, Origins, SpoolId};
 use crate::time::{Monotonic, Now, UnixNanos};
 use crate::worker::Source;
 
+mod answers;
+mod disk;
 mod outbox;
 mod peer_limit;
 mod snapshot;
@@ -84,7 +85,7 @@ pub struct SpoolEntry {
     /// How many items.
     pub items: u64,
     /// The size of the request.
-    pub bytes: usize,
+    pub bytes: u64,
     /// When it was filled.
     pub filled_at: UnixNanos,
     /// Whose outputs.
@@ -97,7 +98,7 @@ pub struct SettledSums {
     /// Items that the peer took.
     pub exported: u64,
     /// Items that were refused, by reason; [`SAMPLED_OUT`] among them.
-    pub refused: Vec<(String, u64)>,
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// A request to be sent.
@@ -234,27 +235,6 @@ impl Pipeline {
         None
     }
 
-    /// Notes what came of a request. What is worth being said of it is in [`take_notices`](Self::take_notices).
-    pub fn settle(&mut self, id: BatchId, outcome: Outcome, now: Now) {
-        match outcome {
-            Outcome::Accepted { rejected_spans, message } => {
-                self.settle_accepted(id, rejected_spans, message, now);
-            }
-            Outcome::Retry { delay, error } => self.settle_failed(id, delay, error, now.mono),
-            Outcome::Refused { refusal, error } if refusal.asks_for_less() => {
-                self.settle_too_large(id, refusal, error, now);
-            }
-            Outcome::Refused { refusal, error } => {
-                self.note_error(&error);
-                self.note_answer(now.mono);
-                if let Some(entry) = self.queue.finish(id) {
-                    self.notices.push(Notice::Refused { refusal, items: entry.items, error });
-                    self.settle_refused(&entry, refusal);
-                }
-            }
-        }
-    }
-
     /// When [`next_request`](Self::next_request) may have something new though nothing happens. Ask it first.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
@@ -270,86 +250,6 @@ impl Pipeline {
     /// What is worth being said since this was last called.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
-    }
-
-    // === The disk ===
-
-    /// From now on there is a store. `names` gives out names in it.
-    pub fn set_store(&mut self, names: SpoolNames) {
-        self.outbox.set_names(names);
-    }
-
-    /// Takes over what earlier runs left. Before anything else comes in.
-    pub fn recover(&mut self, mut left: Vec<SpoolEntry>, sums: &SettledSums, now: Now) {
-        self.counts.exported += sums.exported;
-        self.counts.made += sums.exported;
-        for (reason, items) in &sums.refused {
-            self.counts.made += items;
-            if reason == SAMPLED_OUT {
-                self.counts.sampled_out += items;
-            } else {
-                self.count_refused(*items, Refusal::parse(reason));
-            }
-        }
-        left.retain(|entry| entry.signal == self.settings.signal);
-        left.sort_by_key(|entry| (entry.filled_at, entry.id));
-        for entry in &left {
-            self.counts.made += entry.items;
-            self.queue.recover(entry, now);
-        }
-    }
-
-    /// What is to be written, in this order and as one. Say [`pushed`](Self::pushed) before the next call.
-    pub fn take_ops(&mut self) -> Vec<Op> {
-        self.outbox.take()
-    }
-
-    /// Notes that everything taken so far is written with `commit`.
-    pub fn pushed(&mut self, commit: Commit, now: Monotonic) {
-        self.queue.pushed(commit, now);
-    }
-
-    /// Notes what is durable. `works`: whether the store keeps what it is given; if not, `durable` means nothing, nobody
-    /// waits for it, and what is new stays in memory.
-    pub fn note_store(&mut self, durable: Commit, works: bool, now: Monotonic) {
-        let broke = self.queue.has_disk() && !works;
-        self.queue.note_store(durable, works, now);
-        if broke {
-            for name in self.queue.forget_doubtful_copies() {
-                self.outbox.forget(name);
-            }
-        }
-    }
-
-    /// Writes everything that is not on disk, the batch being filled and what is in flight included.
-    pub fn persist_all(&mut self, now: Now) {
-        self.flush(now);
-        for id in self.queue.uncopied().collect::<Vec<_>>() {
-            self.spool(id, false, now.mono);
-        }
-    }
-
-    /// What is to be read next. Answer each with [`loaded`](Self::loaded).
-    pub fn next_loads(&mut self) -> Vec<SpoolId> {
-        // What is on disk may stay there where the program ends.
-        if self.closed || self.deadline.is_some() {
-            Vec::new()
-        } else {
-            self.queue.next_loads(self.batcher.items())
-        }
-    }
-
-    /// Takes what was read, or nothing if it is damaged.
-    pub fn loaded(&mut self, name: SpoolId, body: Option<Bytes>, now: Monotonic) {
-        if let Some(lost) = self.queue.loaded(name, body, now) {
-            self.notices.push(Notice::SpoolDamaged { items: lost.items });
-            self.settle_refused(&lost, Refusal::SpoolDamaged);
-        }
-    }
-
-    /// Notes that nothing came of reading `name`, unless something did: it is read again in [`RELOAD_AFTER`].
-    pub fn not_loaded(&mut self, name: SpoolId, now: Monotonic) {
-        self.queue.not_loaded(name, now.after(RELOAD_AFTER), now);
     }
 
     // === The end ===
@@ -375,7 +275,7 @@ impl Pipeline {
     pub fn close(&mut self, now: Now) -> u64 {
         self.closed = true;
         if self.queue.has_disk() {
-            self.persist_all(now);
+            self.persist_all(false, now);
         }
         self.flush(now);
         let mut refused = 0;
@@ -464,46 +364,25 @@ impl Pipeline {
     }
 
     fn find_room(&mut self, cost: usize, now: Now) -> Result<(), Refusal> {
-        if self.queue.has_disk() {
-            self.spill(now.mono);
-        }
+        self.spill(now.mono);
         while !self.queue.has_room(self.batcher.items(), self.batcher.size_bytes(), cost) {
-            // What is on disk does not make room in memory by being given up.
-            if self.queue.has_disk() || !self.give_way(now.mono) {
+            if self.queue.has_disk() {
                 return Err(Refusal::QueueFull);
             }
+            // Without one, or while it takes nothing, the old gives way; but not what is on disk, which takes no room here.
+            let oldest = self.queue.drop_resident_older_than(self.settings.retry.gives_way_after, now.mono);
+            self.note_gave_way(oldest.as_ref().ok_or(Refusal::QueueFull)?);
         }
         Ok(())
     }
 
-    /// Lets the oldest batches leave memory while it is nearly full.
-    fn spill(&mut self, now: Monotonic) {
-        while self.queue.is_memory_low(self.batcher.items(), self.batcher.size_bytes()) {
-            let Some((id, entry)) = self.queue.next_to_leave() else { return };
-            if entry.copy.is_none() {
-                let size_bytes = entry.size_bytes;
-                while !self.queue.has_disk_room(size_bytes) {
-                    if !self.give_way(now) {
-                        return;
-                    }
-                }
-                self.spool(id, false, now);
-            }
-            self.queue.leave(id);
-        }
-    }
-
-    fn give_way(&mut self, now: Monotonic) -> bool {
-        let Some(entry) = self.queue.drop_older_than(self.settings.retry.gives_way_after, now) else {
-            return false;
-        };
-        self.settle_refused(&entry, Refusal::GaveWay);
+    fn note_gave_way(&mut self, entry: &Entry) {
+        self.settle_refused(entry, Refusal::GaveWay);
         if let Some(Notice::GaveWay { items }) = self.notices.last_mut() {
             *items += entry.items;
         } else {
             self.notices.push(Notice::GaveWay { items: entry.items });
         }
-        true
     }
 
     // === Sending ===
@@ -540,130 +419,6 @@ impl Pipeline {
         if let Some(batch) = self.batcher.flush() {
             self.queue.push(batch, now);
         }
-    }
-
-    /// Writes a batch. `first`: it is not sent before.
-    fn spool(&mut self, id: BatchId, first: bool, now: Monotonic) {
-        let Some(name) = self.outbox.name() else { return };
-        if let Some(entry) = self.queue.copy(id, name, first, now) {
-            self.outbox.spool(name, entry);
-        }
-    }
-
-    /// Cuts a batch that is in flight or about to be. Returns into how many.
-    fn split(&mut self, id: BatchId, max_bytes: usize, now: Now) -> usize {
-        let Some(body) = self.queue.flying(id).and_then(|entry| entry.body.clone()) else { return 0 };
-        let pieces = split::split(self.settings.signal, &body, max_bytes);
-        if pieces.len() < 2 {
-            return pieces.len();
-        }
-        let Some(whole) = self.queue.finish(id) else { return 0 };
-        self.replace(id, &whole, pieces, now.mono)
-    }
-
-    fn replace(&mut self, id: BatchId, whole: &Entry, pieces: Vec<split::Piece>, now: Monotonic) -> usize {
-        self.counts.requests_split += 1;
-        // The sums are by what the batch was said to hold.
-        let mut left = whole.items;
-        let last = pieces.len() - 1;
-        let pieces: Vec<_> = pieces
-            .into_iter()
-            .enumerate()
-            .map(|(at, piece)| {
-                let items = if at == last { left } else { piece.items.min(left) };
-                left -= items;
-                Batch { body: piece.body, items, needs: whole.needs(), origins: whole.origins.clone() }
-            })
-            .collect();
-        let ids = self.queue.replace(id, whole, pieces, now);
-        let count = ids.len();
-        // All of them are on disk before the first is sent: they have the same origins, so that the fate of one would
-        // otherwise pass for the fate of all.
-        if self.queue.has_disk() {
-            ids.into_iter().for_each(|id| self.spool(id, true, now));
-        }
-        if let Some(name) = whole.spool() {
-            self.outbox.forget(name);
-        }
-        count
-    }
-
-    // === Answers ===
-
-    fn settle_accepted(&mut self, id: BatchId, rejected: u64, message: String, now: Now) {
-        self.note_answer(now.mono);
-        let Some(entry) = self.queue.finish(id) else { return };
-        let rejected_items = rejected.min(entry.items);
-        let exported = entry.items - rejected_items;
-        self.counts.exported += exported;
-        self.count_refused(rejected_items, Refusal::PartialSuccess);
-        self.outbox.settled(&entry, exported, Some((Refusal::PartialSuccess, rejected_items)));
-        if rejected_items > 0 || !message.is_empty() {
-            self.notices.push(Notice::PartialSuccess { rejected_items, message });
-        }
-    }
-
-    fn settle_failed(&mut self, id: BatchId, delay: Option<Duration>, error: String, now: Monotonic) {
-        self.note_error(&error);
-        self.peer.note_delay(delay, now);
-        let answers = self.peer.answers();
-        if let Some(entry) = self.queue.flying(id) {
-            // Others were answered since it last failed: it is the batch, not the peer.
-            let is_poisoned = entry.failures > 0 && answers > entry.answers_seen;
-            if !is_poisoned {
-                self.peer.note_failure(id, entry.begun_at, now, &self.settings.retry, &mut self.rng);
-            }
-        }
-        self.queue.note_answers(id, answers);
-        let (retry, rng) = (&self.settings.retry, &mut self.rng);
-        self.queue.put_back(id, now, |failures| {
-            backoff(retry, failures, rng).max(delay.unwrap_or_default().min(MAX_SERVER_DELAY))
-        });
-        self.notices.push(Notice::WillRetry { error });
-    }
-
-    /// A request that may have been too large is cut in halves, until it is one item.
-    fn settle_too_large(&mut self, id: BatchId, refusal: Refusal, error: String, now: Now) {
-        self.note_error(&error);
-        let is_exhausted =
-            refusal == Refusal::Grpc(GrpcRefusal::ResourceExhausted) && !speaks_of_size(&error);
-        let Some(mut entry) = self.queue.finish(id) else { return };
-        if is_exhausted {
-            // It may be short of memory: whatever is sent next waits, so that cutting does not make a storm of it.
-            let retry = &self.settings.retry;
-            self.peer.note_failure(id, entry.begun_at, now.mono, retry, &mut self.rng);
-            entry.wait(now.mono, |failures| backoff(retry, failures, &mut self.rng));
-        } else {
-            self.note_answer(now.mono);
-        }
-        let body = entry.body.clone().unwrap_or_default();
-        let pieces = split::split(self.settings.signal, &body, body.len() / 2);
-        if pieces.len() > 1 {
-            self.limit.note_refused(body.len(), now.mono);
-            self.batcher.set_max_bytes(self.limit.bytes());
-            let pieces = self.replace(id, &entry, pieces, now.mono);
-            self.notices.push(Notice::Split { size_bytes: body.len(), pieces, error });
-        } else if is_exhausted && body.len() <= SMALL_ITEM_BYTES {
-            self.notices.push(Notice::Refused { refusal, items: entry.items, error });
-            self.settle_refused(&entry, refusal);
-        } else {
-            let name = split::first_name(self.settings.signal, &body);
-            self.notices.push(Notice::ItemTooLarge { name, size_bytes: body.len(), error });
-            self.settle_refused(&entry, Refusal::ItemTooLarge);
-        }
-    }
-
-    /// A peer that answers, be it with a refusal, is there.
-    fn note_answer(&mut self, now: Monotonic) {
-        if self.peer.note_answer() {
-            self.queue.release(now);
-            self.notices.push(Notice::Recovered);
-        }
-    }
-
-    fn note_error(&mut self, error: &str) {
-        self.counts.requests_failed += 1;
-        self.counts.last_error = Some(start_of(error, MAX_ERROR_BYTES).to_owned());
     }
 
     /// The fate of a batch that is taken out and not delivered.

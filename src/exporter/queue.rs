@@ -5,7 +5,7 @@
 //! | held | what it was made of is durable |
 //! | delayed | its time to be sent again has come |
 //! | absent | its bytes are being read from disk |
-//! | in a [lane](lanes) | its turn comes |
+//! | in a [lane](Lane) | its turn comes |
 //!
 //! The bounds hold for everything that the exporter keeps: the batch being filled, the waiting, and those in flight. With
 //! a disk, memory is left to what is new: whatever is past three quarters of the bound leaves for the disk, oldest first.
@@ -216,6 +216,8 @@ impl Queue {
         entry.place = Place::Flying(lane);
         entry.begun_at = now;
         self.disk.resident.remove(&id);
+        // Its bytes stay as long as it flies.
+        self.disk.stop_leaving(id, entry);
         Some((id, entry))
     }
 
@@ -260,7 +262,7 @@ impl Queue {
         entry.place = Place::Delayed(entry.not_before);
         self.delayed.insert((entry.not_before, id));
         // What came from the disk waits there: it would take the room of those that are read next.
-        if entry.is_loaded || entry.is_leaving {
+        if entry.is_loaded {
             self.leave(id);
         } else {
             self.disk.resident.insert(id);
@@ -299,6 +301,12 @@ impl Queue {
             return None;
         }
         self.take(id)
+    }
+
+    /// Takes out the oldest waiting batch in memory if it is of `age` or older.
+    pub fn drop_resident_older_than(&mut self, age: Duration, now: Monotonic) -> Option<Entry> {
+        let (id, entry) = self.next_to_leave()?;
+        if entry.age.at(now) >= age { self.take(id) } else { None }
     }
 
     /// Takes out what is only in memory, in flight or not.
@@ -361,12 +369,12 @@ impl Queue {
     /// Takes a batch out of everything.
     fn take(&mut self, id: BatchId) -> Option<Entry> {
         self.displace(id);
-        let entry = self.entries.remove(&id)?;
+        let mut entry = self.entries.remove(&id)?;
         if let Place::Flying(lane) = entry.place {
             self.lanes.landed(lane);
         }
         self.count_out(&entry);
-        self.disk.forget(id, &entry);
+        self.disk.forget(id, &mut entry);
         Some(entry)
     }
 

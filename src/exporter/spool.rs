@@ -23,14 +23,16 @@ pub trait SpoolStore: Send + Sync {
     /// Writes all of it or nothing, after what was pushed before. Never waits.
     fn push(&self, ops: Vec<Op>) -> Commit;
 
-    /// What is on disk by now. Means nothing while [`works`](Self::works) is false.
+    /// What is on disk by now; `Commit(u64::MAX)` while nobody is to wait for the disk.
     fn durable(&self) -> Commit;
 
-    /// Whether what is pushed comes to be on disk.
-    fn works(&self) -> bool;
-
-    /// Changes when one of the two does.
+    /// Changes when [`durable`](Self::durable) does.
     fn subscribe(&self) -> watch::Receiver<Commit>;
+
+    /// Whether what is pushed comes to be on disk.
+    fn works(&self) -> bool {
+        self.durable() != Commit(u64::MAX)
+    }
 
     /// Reads batches.
     fn load(&self, names: Vec<SpoolId>) -> Load;

@@ -13,6 +13,7 @@ use crate::time::{Monotonic, Now, UnixNanos};
 mod grpc;
 mod http;
 mod peer;
+mod store;
 
 /// Long enough for a busy machine, short enough to notice.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,7 +11,9 @@ use rand::SeedableRng;
 use super::*;
 use crate::exporter::encode::write_span;
 use crate::exporter::refusal::GrpcRefusal;
+use crate::exporter::retry::Outcome;
 use crate::exporter::testing::{source, span_of};
+use crate::store::{Commit, Op};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -200,6 +202,24 @@ fn a_full_queue_refuses_new_spans_until_the_old_may_give_way() {
     let snapshot = snapshot(&pipeline);
     assert_eq!(snapshot.queued_spans, 2);
     assert_eq!(snapshot.refused, BTreeMap::from([("queue_full", 2), ("gave_way", 1)]));
+}
+
+#[test]
+fn what_is_never_taken_is_refused_by_its_reason() {
+    let mut off = pipeline(PipelineSettings { enabled: false, ..settings() });
+    assert_eq!(admit(&mut off, 0), Err(Refusal::SignalDisabled));
+    assert!(off.refuse_all(2, None));
+    assert_eq!(snapshot(&off).refused, BTreeMap::from([("signal_disabled", 3)]));
+
+    let batch = BatchSettings { max_bytes: 1000, ..BatchSettings::default() };
+    let mut narrow = pipeline(PipelineSettings { batch, ..settings() });
+    let (span, none) = (encoded(&"a".repeat(1000)), Provenance::default());
+    assert_eq!(narrow.admit(&source(1), &span, none, at(0)), Err(Refusal::ItemTooLarge));
+    assert_eq!(narrow.admit_ready(span.into(), 5, none, at(0)), Err(Refusal::ItemTooLarge));
+    admit(&mut narrow, 0).unwrap();
+    assert!(!narrow.refuse_all(9, None));
+    let snapshot = snapshot(&narrow);
+    assert_eq!((snapshot.made, snapshot.refused), (7, BTreeMap::from([("item_too_large", 6)])));
 }
 
 #[test]

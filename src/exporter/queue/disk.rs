@@ -4,19 +4,20 @@ use super::*;
 use crate::exporter::pipeline::SpoolEntry;
 
 /// Bytes that are read from disk ahead of their turn: some requests in flight, and as many again. Where the queue's bound is
-/// small, a quarter of that. One batch always, even if memory is full: else a small bound would keep what is on disk there
+/// small, an eighth of that. One batch always, even if memory is full: else a small bound would keep what is on disk there
 /// for ever.
 pub const READ_AHEAD_BYTES: usize = 8 << 20;
 
-/// Batches on disk, however small: each is known to memory by some 300 bytes.
-pub const MAX_SPOOLED_BATCHES: usize = 200_000;
+/// Batches on disk, however small: each is known to memory by some 300 bytes. At one every five
+/// seconds, these are days.
+pub const MAX_SPOOLED_BATCHES: usize = 100_000;
 
 /// A copy of a batch on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskCopy {
     /// Its name.
     pub id: SpoolId,
-    /// What it was written with; [`UNPUSHED`] until that is known.
+    /// What it was written with; larger than any until that is known.
     pub commit: Commit,
 }
 
@@ -69,13 +70,18 @@ impl Disk {
         self.copies_bytes -= size_bytes as u64;
     }
 
-    pub(super) fn forget(&mut self, id: BatchId, entry: &Entry) {
-        self.resident.remove(&id);
-        self.uncopied.remove(&id);
-        if self.leaving.remove(&id) {
+    pub(super) fn stop_leaving(&mut self, id: BatchId, entry: &mut Entry) {
+        if std::mem::take(&mut entry.is_leaving) {
+            self.leaving.remove(&id);
             self.leaving_bytes -= entry.size_bytes;
             self.leaving_items -= entry.items;
         }
+    }
+
+    pub(super) fn forget(&mut self, id: BatchId, entry: &mut Entry) {
+        self.resident.remove(&id);
+        self.uncopied.remove(&id);
+        self.stop_leaving(id, entry);
         if let Some(copy) = entry.copy {
             self.uncount_copy(copy, id, entry.size_bytes);
         }
@@ -96,7 +102,7 @@ impl Queue {
             Batch { body: Bytes::new(), items: left.items, needs: Commit(0), origins: left.origins.clone() };
         let mut entry = Entry::new(batch, left.filled_at, age, NUMBERS_A_BATCH);
         entry.body = None;
-        entry.size_bytes = left.bytes;
+        entry.size_bytes = usize::try_from(left.bytes).unwrap_or(usize::MAX);
         entry.copy = Some(DiskCopy { id: left.id, commit: Commit(0) });
         self.insert(id, entry, now.mono);
     }
@@ -118,14 +124,10 @@ impl Queue {
         }
         if broke {
             // Whatever is not known to be on disk stays in memory.
-            for id in std::mem::take(&mut self.disk.leaving) {
+            for id in self.disk.leaving.clone() {
                 if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.is_leaving = false;
-                    self.disk.leaving_bytes -= entry.size_bytes;
-                    self.disk.leaving_items -= entry.items;
-                    if !matches!(entry.place, Place::Flying(_)) {
-                        self.disk.resident.insert(id);
-                    }
+                    self.disk.stop_leaving(id, entry);
+                    self.disk.resident.insert(id);
                 }
             }
         }
@@ -171,12 +173,12 @@ impl Queue {
         Some((id, self.entries.get(&id)?))
     }
 
-    /// Lets a batch leave memory: now if its copy is durable, else as soon as it is. Without a copy it stays.
+    /// Lets a batch that waits leave memory: now if its copy is durable, else as soon as it is. Without a copy it stays.
     pub fn leave(&mut self, id: BatchId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(copy) = entry.copy else { return };
         self.disk.resident.remove(&id);
-        if copy.commit > self.disk.durable || matches!(entry.place, Place::Flying(_)) {
+        if copy.commit > self.disk.durable {
             if !entry.is_leaving && !entry.is_loaded {
                 entry.is_leaving = true;
                 self.disk.leaving.insert(id);
@@ -188,11 +190,7 @@ impl Queue {
         if entry.body.take().is_none() {
             return;
         }
-        if std::mem::take(&mut entry.is_leaving) {
-            self.disk.leaving.remove(&id);
-            self.disk.leaving_bytes -= entry.size_bytes;
-            self.disk.leaving_items -= entry.items;
-        }
+        self.disk.stop_leaving(id, entry);
         if std::mem::take(&mut entry.is_loaded) {
             self.disk.read_ahead_bytes -= entry.size_bytes;
         }
@@ -252,7 +250,7 @@ impl Queue {
 
     /// The batches to be read next, as far as there is room for them beside `open_items` in the batch being filled.
     pub fn next_loads(&mut self, open_items: u64) -> Vec<SpoolId> {
-        let room = READ_AHEAD_BYTES.min(self.settings.max_bytes / 4);
+        let room = READ_AHEAD_BYTES.min(self.settings.max_bytes / 8);
         let mut items = open_items + self.items;
         items += self.loading.iter().map(|id| self.entries[id].items).sum::<u64>();
         let mut names = Vec::new();

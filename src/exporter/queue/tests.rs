@@ -120,7 +120,7 @@ fn a_batch_leaves_memory_once_its_copy_is_durable_and_comes_back() {
 
 #[test]
 fn only_so_much_is_read_ahead() {
-    let mut queue = with_disk(400);
+    let mut queue = with_disk(800);
     for number in 1..=5 {
         let left = SpoolEntry {
             id: SpoolId(number),
@@ -132,7 +132,7 @@ fn only_so_much_is_read_ahead() {
         };
         queue.recover(&left, at(0));
     }
-    assert_eq!(queue.next_loads(0), [SpoolId(1), SpoolId(2)], "a quarter of the bound");
+    assert_eq!(queue.next_loads(0), [SpoolId(1), SpoolId(2)], "an eighth of the bound");
     queue.not_loaded(SpoolId(1), Monotonic(9), Monotonic(0));
     assert_eq!(queue.next_loads(0), [SpoolId(3)]);
     queue.loaded(SpoolId(2), Some(Bytes::from(vec![0; 40])), Monotonic(0));

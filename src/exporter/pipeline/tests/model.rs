@@ -89,7 +89,7 @@ impl ModelStore {
                 self.journalled = u64::from_le_bytes(records[..].try_into().unwrap());
             }
             Op::Spool { id, signal, items, body, filled_at, origins } => {
-                let entry = SpoolEntry { id, signal, items, bytes: body.len(), filled_at, origins };
+                let entry = SpoolEntry { id, signal, items, bytes: body.len() as u64, filled_at, origins };
                 assert!(self.batches.insert(id, OnDisk { body, entry }).is_none(), "{id:?} was used before");
             }
             Op::Settled { spool, origins, exported, refused, .. } => {
@@ -170,6 +170,10 @@ impl Rig {
         let provenance = Provenance { origin: Some((0, ordinal)), needs };
         let span = encoded(&format!("{ordinal:05}"));
         self.act(|pipeline, now| pipeline.admit(&source(1), &span, provenance, now))
+    }
+
+    pub(super) fn persist(&mut self, afresh: bool) {
+        self.act(|pipeline, now| pipeline.persist_all(afresh, now));
     }
 
     pub(super) fn begin(&mut self) -> Option<ExportRequest> {

@@ -100,11 +100,11 @@ fn a_checkpoint_writes_what_is_only_in_memory_once() {
     let mut rig = Rig::new(PipelineSettings { batch: BatchSettings::default(), ..settings() });
     rig.admit().unwrap();
     rig.commit();
-    rig.act(Pipeline::persist_all);
+    rig.persist(false);
     let flying = rig.begin().unwrap();
     rig.admit().unwrap();
-    rig.act(Pipeline::persist_all);
-    rig.act(Pipeline::persist_all);
+    rig.persist(false);
+    rig.persist(false);
     rig.commit();
     assert_eq!(rig.store.batches.len(), 2);
     let snapshot = rig.snapshot();
@@ -191,9 +191,47 @@ fn a_store_that_breaks_loses_nothing_that_memory_holds() {
     rig.store.works = true;
     rig.tell();
     rig.admit().unwrap();
-    rig.act(Pipeline::persist_all);
+    rig.persist(false);
     rig.commit();
     assert_eq!(rig.store.batches.len(), 1);
+}
+
+/// A store may have dropped what it was given, and say so only when it asks for everything.
+#[test]
+fn a_checkpoint_afresh_writes_again_what_is_not_known_to_be_durable() {
+    let mut rig = Rig::new(small());
+    (0..8).for_each(|_| rig.admit().unwrap());
+    rig.persist(false);
+    rig.store.lose();
+    rig.persist(true);
+    rig.commit();
+    assert_eq!(rig.store.batches.len(), 8);
+    rig.persist(true);
+    rig.commit();
+    assert_eq!(rig.store.batches.len(), 8, "what is durable is not written again");
+    assert_eq!(rig.deliver_all().len(), 8);
+    rig.commit();
+    assert!(rig.store.batches.is_empty());
+}
+
+#[test]
+fn what_is_on_disk_does_not_give_way_for_room_in_memory() {
+    let mut rig = Rig::new(small());
+    for _ in 0..100 {
+        rig.admit().unwrap();
+        rig.commit();
+    }
+    let spooled = rig.snapshot().spooled;
+    rig.store.works = false;
+    rig.tell();
+    rig.now = 601 * SECOND;
+    for _ in 0..100 {
+        // Refused or not: it is counted.
+        let _ = rig.admit();
+    }
+    let snapshot = rig.snapshot();
+    assert_eq!(snapshot.spooled, spooled);
+    assert!(snapshot.refused["gave_way"] > 0 && snapshot.refused["queue_full"] > 0, "{snapshot:?}");
 }
 
 #[test]
