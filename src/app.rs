@@ -245,8 +245,8 @@ fn not_listening(error: receiver::BuildError) -> RunError {
 fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
     ExportFigures {
         exported: snapshot.exported,
-        sampled_out: 0,
-        spooled: 0,
+        sampled_out: snapshot.sampled_out,
+        spooled: snapshot.spooled,
         refused: snapshot.refused,
         queued_bytes: snapshot.queued_bytes,
         queue_capacity_bytes: snapshot.queue_capacity_bytes,

@@ -180,6 +180,13 @@ pub fn speaks_of_size(error: &str) -> bool {
         .any(|words| error.contains(words))
 }
 
+/// Whether an error that looks like an answer beyond our own limit is the peer's word about a request of `size_bytes`: servers
+/// made with tonic say the same of requests as tonic's client does of answers, with the size that they found.
+#[must_use]
+pub fn speaks_of_request(error: &str, size_bytes: usize) -> bool {
+    error.contains("message length too large") && error.contains(&format!("found {size_bytes} bytes"))
+}
+
 /// How the peer has been doing, over all requests.
 ///
 /// The first failure alone holds nothing up: it may be the one batch's fault, and others go on, on [`FAILING_WAYS`]. From the
@@ -431,5 +438,8 @@ mod tests {
             assert!(speaks_of_size(words), "{words}");
         }
         assert!(!speaks_of_size("ResourceExhausted: data refused due to high memory usage"));
+        let found =
+            "OutOfRange: Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+        assert!(speaks_of_request(found, 5) && !speaks_of_request(found, 50));
     }
 }

@@ -7,7 +7,7 @@ use crate::exporter::answer::start_of;
 use crate::exporter::batch::Batch;
 use crate::exporter::queue::{BatchId, Entry};
 use crate::exporter::refusal::{GrpcRefusal, Refusal};
-use crate::exporter::retry::{MAX_SERVER_DELAY, Outcome, backoff, speaks_of_size};
+use crate::exporter::retry::{MAX_SERVER_DELAY, Outcome, backoff, speaks_of_request, speaks_of_size};
 use crate::time::{Monotonic, Now};
 
 impl Pipeline {
@@ -18,7 +18,9 @@ impl Pipeline {
                 self.settle_accepted(id, rejected_spans, message, now);
             }
             Outcome::Retry { delay, error } => self.settle_failed(id, delay, error, now.mono),
-            Outcome::Refused { refusal, error } if refusal.asks_for_less() => {
+            Outcome::Refused { refusal, error }
+                if refusal.asks_for_less() || self.is_about_request(id, refusal, &error) =>
+            {
                 self.settle_too_large(id, refusal, error, now);
             }
             Outcome::Refused { refusal, error } => {
@@ -62,6 +64,11 @@ impl Pipeline {
             backoff(retry, failures, rng).max(delay.unwrap_or_default().min(MAX_SERVER_DELAY))
         });
         self.notices.push(Notice::WillRetry { error });
+    }
+
+    fn is_about_request(&self, id: BatchId, refusal: Refusal, error: &str) -> bool {
+        let size_bytes = self.queue.flying(id).map_or(0, |entry| entry.size_bytes);
+        refusal == Refusal::ResponseTooLarge && speaks_of_request(error, size_bytes)
     }
 
     /// A request that may have been too large is cut in halves, until it is one item.

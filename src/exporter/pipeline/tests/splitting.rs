@@ -139,6 +139,22 @@ fn a_small_item_that_is_refused_for_want_of_memory_is_counted_apart() {
     );
 }
 
+/// Servers made with tonic say of a request what tonic's client says of an answer.
+#[test]
+fn the_peers_word_about_a_request_is_told_from_our_own_about_an_answer() {
+    for (found, pieces) in [(0, 0), (1, 2)] {
+        let mut pipeline = pipeline(batched(2));
+        ["a", "b"].iter().for_each(|name| admit_named(&mut pipeline, name, 0));
+        let request = pipeline.next_request(at(0)).unwrap();
+        let found = request.body.len() * found;
+        let error = format!(
+            "OutOfRange: Error, decoded message length too large: found {found} bytes, the limit is: 9 bytes"
+        );
+        settle(&mut pipeline, request.id, Outcome::Refused { refusal: Refusal::ResponseTooLarge, error }, 0);
+        assert_eq!(snapshot(&pipeline).queued_spans, pieces);
+    }
+}
+
 /// Pieces have the same origins, so the first that is settled must not speak for those that a crash would lose.
 #[test]
 fn pieces_are_on_disk_before_the_first_is_sent() {
