@@ -3,13 +3,14 @@
 //! | gRPC | |
 //! |---|---|
 //! | CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | retried |
-//! | RESOURCE_EXHAUSTED | retried only with `RetryInfo`: it also answers a request that is too large |
+//! | RESOURCE_EXHAUSTED | retried only with `RetryInfo`: else the request may be too large, and is cut |
 //! | every other code | refused |
 //!
 //! | HTTP | |
 //! |---|---|
 //! | 2xx | taken |
 //! | 429, 502, 503, 504; no connection; a connection lost before the answer | retried |
+//! | 413 | the request is too large, and is cut |
 //! | every other status | refused |
 //!
 //! The tables are the OTLP specification's. It wants exponential backoff with jitter and gives no figures; the figures
