@@ -8,7 +8,7 @@
 //! | in a [lane](Lane) | its turn comes |
 //!
 //! The bounds hold for everything that the exporter keeps: the batch being filled, the waiting, and those in flight. With
-//! a disk, memory is left to what is new: whatever is past three quarters of the bound leaves for the disk, oldest first.
+//! a disk, memory is left to what is new: whatever is past half of the bound leaves for the disk, oldest first.
 //! A batch is taken out only once its fate is known. This part does no input or output; it is told the time.
 
 use std::collections::BTreeSet;

@@ -157,13 +157,14 @@ impl Queue {
         names
     }
 
-    /// Whether memory is so full that something should leave it, with what is in the batch being filled.
+    /// Whether memory is so full, by half, that something should leave it, with what is in the batch being filled. The other
+    /// half is for what comes while the disk writes.
     #[must_use]
     pub fn is_memory_low(&self, open_items: u64, open_bytes: usize) -> bool {
         let max_bytes = self.settings.max_bytes;
         let bytes = self.size_bytes.saturating_sub(self.disk.leaving_bytes) + open_bytes;
         let items = self.items.saturating_sub(self.disk.leaving_items) + open_items;
-        bytes > max_bytes - max_bytes / 4 || self.settings.max_spans.is_some_and(|max| items > max - max / 4)
+        bytes > max_bytes / 2 || self.settings.max_spans.is_some_and(|max| items > max / 2)
     }
 
     /// The batch that leaves memory next, oldest first.
