@@ -27,22 +27,28 @@ use crate::exporter::complaints::Complaints;
 use crate::exporter::encode::write_span;
 use crate::exporter::grpc::GrpcSink;
 use crate::exporter::http::HttpSink;
+use crate::exporter::lines::{Format, LineSink};
 pub use crate::exporter::pipeline::ExportSnapshot;
 use crate::exporter::pipeline::{Pipeline, PipelineSettings};
 use crate::exporter::queue::BatchId;
 use crate::exporter::refusal::Refusal;
 use crate::exporter::retry::Outcome;
-use crate::exporter::settings::Protocol;
 pub use crate::exporter::settings::{Destination, ExporterSettings};
+use crate::exporter::settings::{FileTarget, Protocol};
+use crate::exporter::signal::Signal;
+use crate::exporter::tls::TlsError;
 use crate::time::Now;
 
 mod answer;
 pub mod batch;
 mod complaints;
+mod connect;
 mod console;
 pub mod encode;
 mod grpc;
 mod http;
+mod json;
+mod lines;
 pub mod pipeline;
 pub mod queue;
 pub mod refusal;
@@ -54,6 +60,7 @@ pub mod signal;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 /// What a span takes, encoded, on the usual side: room is made for so much at first.
 const USUAL_SPAN_BYTES: usize = 512;
@@ -85,6 +92,9 @@ pub enum BuildError {
         /// What is wrong.
         reason: String,
     },
+    /// The certificates or keys of a connection cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 struct Shared {
@@ -103,7 +113,7 @@ struct Shared {
 enum Sink {
     Grpc(Box<GrpcSink>),
     Http(HttpSink),
-    Console,
+    Lines(LineSink),
     Nowhere,
 }
 
@@ -123,12 +133,17 @@ pub fn build(
             };
             (sink, format!("{} ({}, {})", otlp.endpoint, otlp.protocol, otlp.endpoint_origin))
         }
-        Destination::Console | Destination::File(_) => (Sink::Console, "standard output".to_owned()),
+        Destination::Console => {
+            (Sink::Lines(LineSink::new(Format::Console, FileTarget::Stdout)), FileTarget::Stdout.to_string())
+        }
+        Destination::File(target) => {
+            (Sink::Lines(LineSink::new(Format::Json(Signal::Traces), target.clone())), target.to_string())
+        }
         Destination::None => (Sink::Nowhere, "nowhere".to_owned()),
     };
     let max_in_flight = match sink {
         // Lines would mix.
-        Sink::Console => 1,
+        Sink::Lines(_) => 1,
         Sink::Grpc(_) | Sink::Http(_) | Sink::Nowhere => settings.max_in_flight,
     };
     let pipeline = PipelineSettings {
@@ -335,7 +350,8 @@ impl Sink {
         }
         match self {
             Self::Grpc(grpc) => grpc.reconnect(),
-            Self::Http(_) | Self::Console | Self::Nowhere => {}
+            Self::Http(http) => http.reconnect(),
+            Self::Lines(_) | Self::Nowhere => {}
         }
         Outcome::Retry {
             delay: None,
@@ -345,9 +361,9 @@ impl Sink {
 
     async fn send(&self, body: Bytes, shared: &Shared) -> Outcome {
         match self {
-            Self::Grpc(grpc) => grpc.send(body).await,
-            Self::Http(http) => http.send(body, || shared.now().wall).await,
-            Self::Console => console::write(&mut tokio::io::stdout(), body).await,
+            Self::Grpc(grpc) => grpc.send(body, shared.now().mono).await,
+            Self::Http(http) => http.send(body, || shared.now()).await,
+            Self::Lines(lines) => lines.send(&body).await,
             Self::Nowhere => Outcome::Accepted { rejected_spans: 0, message: String::new() },
         }
     }
