@@ -59,7 +59,7 @@ pub mod signal;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tls;
 
 /// What a span takes, encoded, on the usual side: room is made for so much at first.

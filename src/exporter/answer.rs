@@ -109,9 +109,9 @@ pub(crate) fn start_of(text: &str, max_bytes: usize) -> &str {
 }
 
 /// An error and what caused it, in one line; what TLS has against the peer, in words.
-pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut shown = error.to_string();
-    let mut cause = error.source();
+pub(crate) fn with_causes(first: &(dyn Error + 'static)) -> String {
+    let mut shown = first.to_string();
+    let mut cause = first.source();
     while let Some(error) = cause {
         let text = error.to_string();
         // Some errors repeat their cause's words.
@@ -121,7 +121,8 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    if let Some(words) = tls::handshake_words(error) {
+    let words = tls::handshake_words(first).or_else(|| tls::alert_words_of(&shown).map(str::to_owned));
+    if let Some(words) = words {
         shown.push_str(": ");
         shown.push_str(&words);
     }

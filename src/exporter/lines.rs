@@ -154,8 +154,9 @@ fn write_to_stdout(out: &mut impl Write, text: &[u8]) -> io::Result<()> {
 }
 
 fn write_to_file(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).read(true).create(true).mode(FILE_MODE).open(path)?;
-    let is_torn = ends_within_a_line(&mut file)?;
+    let is_torn = ends_within_a_line(path)?;
+    // Not for reading: a pipe must wait for its reader.
+    let mut file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
     write_after(&mut file, is_torn, text)
 }
 
@@ -167,11 +168,15 @@ fn write_after(out: &mut impl Write, is_torn: bool, text: &[u8]) -> io::Result<(
 }
 
 /// Whether somebody, perhaps this program before a crash, has left a line unfinished. What is no regular file cannot tell.
-fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
-    let metadata = file.metadata()?;
+fn ends_within_a_line(path: &Path) -> io::Result<bool> {
+    let metadata = match path.metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        metadata => metadata?,
+    };
     if !metadata.is_file() || metadata.len() == 0 {
         return Ok(false);
     }
+    let mut file = File::open(path)?;
     let mut last = [0];
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;

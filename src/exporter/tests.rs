@@ -12,7 +12,11 @@ use crate::time::{Monotonic, Now, UnixNanos};
 
 mod grpc;
 mod http;
+mod lines;
 mod peer;
+pub(crate) mod pki;
+mod tls;
+mod transports;
 
 /// Long enough for a busy machine, short enough to notice.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -317,6 +317,20 @@ pub(crate) fn handshake_words(error: &(dyn Error + 'static)) -> Option<String> {
     words(handshake_error(error)?)
 }
 
+/// The same of an error of which HTTP/2 has left only the text: a peer judges a client's certificate when the client
+/// already thinks the handshake done.
+pub(crate) fn alert_words_of(text: &str) -> Option<&'static str> {
+    const JUDGEMENTS: [AlertDescription; 5] = [
+        AlertDescription::CertificateRequired,
+        AlertDescription::UnknownCA,
+        AlertDescription::CertificateExpired,
+        AlertDescription::BadCertificate,
+        AlertDescription::CertificateUnknown,
+    ];
+    let is_said = |alert: &AlertDescription| text.contains(&format!("received fatal alert: {alert:?}"));
+    alert_words(JUDGEMENTS.into_iter().find(is_said)?)
+}
+
 /// The handshake's failure among the causes of `error`.
 pub(crate) fn handshake_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);

@@ -51,8 +51,9 @@ impl GrpcPeer {
         let listener = listen(address);
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Log::default());
-        let service =
-            TraceServiceServer::from_arc(Arc::clone(&log)).accept_compressed(CompressionEncoding::Gzip);
+        let service = TraceServiceServer::from_arc(Arc::clone(&log))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd);
         let mut server = JoinSet::new();
         server.spawn(async move {
             tonic::transport::Server::builder()
