@@ -61,6 +61,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tls;
+pub(crate) mod trial;
 
 /// What a span takes, encoded, on the usual side: room is made for so much at first.
 const USUAL_SPAN_BYTES: usize = 512;

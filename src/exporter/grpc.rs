@@ -24,7 +24,7 @@ use crate::exporter::tls::PeerTls;
 use crate::time::Monotonic;
 
 /// How long a connection may take to be made, TLS included.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that is on its way this long makes the client ask whether the peer is still there. Not sooner: servers end
 /// connections of clients that ask often.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
 /// What the peer must speak above TLS.
-const ALPN: &[u8] = b"h2";
+pub(crate) const ALPN: &[u8] = b"h2";
 
 /// A client of one peer.
 #[derive(Debug)]
