@@ -1,6 +1,7 @@
 //! What leaves the bridge: requests as an OTLP peer sees them, whatever it answers.
 
 mod golden;
+mod transports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

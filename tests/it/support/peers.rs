@@ -3,7 +3,7 @@
 //! The second Jaeger stands where Tempo would: it speaks the same protocol to the Collector, and Tempo cannot be had from
 //! package registries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -52,6 +52,19 @@ impl Peers {
             _backends: [first, second],
         })
     }
+}
+
+/// A Collector with a configuration of the test's own, ready. It ends with the value.
+///
+/// # Errors
+///
+/// When it is not built, or does not get ready; `health` is where its health check listens.
+pub(crate) async fn collector_with(configuration: &Path, health: &str) -> Result<Process> {
+    let mut command = Command::new(Programs::find()?.otelcol);
+    command.arg("--config").arg(configuration);
+    let mut process = Process::spawn("otelcol", &mut command)?;
+    ready(&mut process, "the Collector", &format!("http://{health}/")).await?;
+    Ok(process)
 }
 
 /// Where `make peers` has put the programs.
@@ -115,7 +128,7 @@ async fn ready(process: &mut Process, name: &str, url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn retried<T>(mut start: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub(crate) async fn retried<T>(mut start: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let mut outcome = start().await;
     for _ in 1..START_ATTEMPTS {
         if outcome.is_ok() {
