@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -21,7 +22,7 @@ use crate::exporter::batch::{
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
 use crate::exporter::settings::{
-    Compression, DEFAULT_REQUEST_TIMEOUT, Destination, ExporterSettings, OtlpSettings, Protocol,
+    ClientFiles, Compression, DEFAULT_REQUEST_TIMEOUT, Destination, ExporterSettings, OtlpSettings, Protocol,
     SecretHeaders, TlsFiles,
 };
 use crate::exporter::signal::Signal;
@@ -94,6 +95,8 @@ pub struct OtlpVariables {
     pub compression: Setting<Compression>,
     /// The limit of one request.
     pub timeout: Setting<Duration>,
+    /// Of `https` endpoints.
+    pub tls: TlsFiles,
 }
 
 /// `OTEL_BSP_*`.
@@ -279,16 +282,20 @@ impl OtlpVariables {
             endpoint,
             headers: read_headers(variables),
             compression: variables.first_or(&COMPRESSION, Compression::None, |text| {
-                parse_choice(text, &[("gzip", Compression::Gzip), ("none", Compression::None)])
+                parse_choice(
+                    text,
+                    &[("gzip", Compression::Gzip), ("none", Compression::None), ("zstd", Compression::Zstd)],
+                )
             }),
             timeout,
+            tls: read_tls(variables),
         })
     }
 
     fn settings(&self) -> OtlpSettings {
         OtlpSettings {
             signal: Signal::Traces,
-            tls: TlsFiles::default(),
+            tls: self.tls.clone(),
             protocol: self.protocol.value,
             endpoint: self.endpoint.value.clone(),
             endpoint_origin: match self.endpoint.origin {
@@ -338,6 +345,18 @@ impl fmt::Display for TracesExporter {
 
 // === One variable each ===
 
+fn read_tls<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> TlsFiles {
+    let mut path = |signal: &'static str, generic: &'static str| {
+        variables.first_or(&[signal, generic], None, |text| Ok(Some(PathBuf::from(text)))).value
+    };
+    let ca = path("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE");
+    let certificate =
+        path("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE");
+    let key = path("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY");
+    let client = certificate.zip(key).map(|(certificate, key)| ClientFiles { certificate, key });
+    TlsFiles { ca, client }
+}
+
 /// The specification allows a list here. One exporter is built at a time: the first that is known counts.
 fn read_traces_exporter<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Setting<TracesExporter> {
     const CHOICES: [(&str, TracesExporter); 3] = [
@@ -375,7 +394,7 @@ fn read_protocol<E: EnvSource + ?Sized>(
     const CHOICES: [(&str, Option<Protocol>); 3] = [
         ("grpc", Some(Protocol::Grpc)),
         ("http/protobuf", Some(Protocol::HttpProtobuf)),
-        ("http/json", None),
+        ("http/json", Some(Protocol::HttpJson)),
     ];
     let choice = variables.first(&PROTOCOL, |text| parse_choice(text, &CHOICES));
     let Some(Setting { value, origin }) = choice else {
