@@ -46,7 +46,9 @@ fn main() {
     for (protocol, compression) in [
         (Protocol::Grpc, Compression::None),
         (Protocol::HttpProtobuf, Compression::None),
+        (Protocol::HttpJson, Compression::None),
         (Protocol::Grpc, Compression::Gzip),
+        (Protocol::Grpc, Compression::Zstd),
     ] {
         if is_wanted(&format!("{protocol} {compression}")) {
             send(protocol, compression);

@@ -268,12 +268,11 @@ fn with_client(
 ) -> Result<ClientConfig, TlsError> {
     let chain = certificates(CERTIFICATE, &files.certificate, chain)?;
     let key = private_key(&files.key, key)?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsError::NotAPair { certificate: files.certificate.clone(), key: files.key.clone() }
+    builder.with_client_auth_cert(chain, key).map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            return TlsError::NotAPair { certificate: files.certificate.clone(), key: files.key.clone() };
         }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "rustls says it in its own words")]
-        error => unusable(KEY, &files.key, error.to_string()),
+        unusable(KEY, &files.key, error.to_string())
     })
 }
 
@@ -297,11 +296,9 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsErr
         return Err(unusable(KEY, path, "it is encrypted; a key without passphrase is needed".to_owned()));
     }
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
-        let reason = match error {
-            pem::Error::NoItemsFound => "there is no PEM private key in it".to_owned(),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the parser says it in its own words")]
-            error => error.to_string(),
-        };
+        let is_absent = matches!(error, pem::Error::NoItemsFound);
+        let reason =
+            if is_absent { "there is no PEM private key in it".to_owned() } else { error.to_string() };
         unusable(KEY, path, reason)
     })
 }
@@ -320,15 +317,8 @@ pub(crate) fn handshake_words(error: &(dyn Error + 'static)) -> Option<String> {
 /// The same of an error of which HTTP/2 has left only the text: a peer judges a client's certificate when the client
 /// already thinks the handshake done.
 pub(crate) fn alert_words_of(text: &str) -> Option<&'static str> {
-    const JUDGEMENTS: [AlertDescription; 5] = [
-        AlertDescription::CertificateRequired,
-        AlertDescription::UnknownCA,
-        AlertDescription::CertificateExpired,
-        AlertDescription::BadCertificate,
-        AlertDescription::CertificateUnknown,
-    ];
     let is_said = |alert: &AlertDescription| text.contains(&format!("received fatal alert: {alert:?}"));
-    alert_words(JUDGEMENTS.into_iter().find(is_said)?)
+    ALERTS.iter().find(|(alert, _)| is_said(alert)).map(|(_, words)| *words)
 }
 
 /// The handshake's failure among the causes of `error`.
@@ -385,17 +375,18 @@ fn certificate_words(error: &CertificateError) -> Option<String> {
     }
 }
 
+/// What a peer has against a client, by the alert with which it hangs up.
+const ALERTS: [(AlertDescription, &str); 6] = [
+    (AlertDescription::CertificateRequired, "the peer wants a client certificate"),
+    (AlertDescription::UnknownCA, "the peer does not trust who issued the client certificate"),
+    (AlertDescription::CertificateExpired, "the client certificate has expired"),
+    (AlertDescription::BadCertificate, "the peer does not take the client certificate"),
+    (AlertDescription::CertificateUnknown, "the peer does not take the client certificate"),
+    (AlertDescription::NoApplicationProtocol, "the peer does not speak HTTP/2 there"),
+];
+
 fn alert_words(alert: AlertDescription) -> Option<&'static str> {
-    match alert {
-        AlertDescription::CertificateRequired => Some("the peer wants a client certificate"),
-        AlertDescription::UnknownCA => Some("the peer does not trust who issued the client certificate"),
-        AlertDescription::CertificateExpired => Some("the client certificate has expired"),
-        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
-            Some("the peer does not take the client certificate")
-        }
-        AlertDescription::NoApplicationProtocol => Some("the peer does not speak HTTP/2 there"),
-        _ => None,
-    }
+    ALERTS.iter().find(|(known, _)| *known == alert).map(|(_, words)| *words)
 }
 
 fn timestamp(time: UnixTime) -> String {

@@ -3,6 +3,11 @@
 //! From `opentelemetry/proto/{collector,trace,metrics,logs,resource,common}`, version 1. `TracesData`, `MetricsData` and
 //! `LogsData`, the lines of files, have the fields of the requests.
 
+use Kind::{
+    Base64, Bool, Double, Fixed32, Fixed64, Id, Int32, Int64, Message as Nested, Sfixed64, Sint32, Text,
+    Uint32, Uint64,
+};
+
 use crate::exporter::signal::Signal;
 
 /// A message's fields.
@@ -57,14 +62,10 @@ const fn many(number: u64, name: &'static str, kind: Kind) -> Field {
     Field { number, name, kind, is_repeated: true, is_always_there: false }
 }
 
-const fn always(field: Field) -> Field {
-    Field { is_always_there: true, ..field }
+const fn always(mut field: Field) -> Field {
+    field.is_always_there = true;
+    field
 }
-
-use Kind::{
-    Base64, Bool, Double, Fixed32, Fixed64, Id, Int32, Int64, Message as Nested, Sfixed64, Sint32, Text,
-    Uint32, Uint64,
-};
 
 // === Traces ===
 

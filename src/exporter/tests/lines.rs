@@ -31,10 +31,12 @@ fn sink(path: &Path) -> LineSink {
 
 fn names(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).map_or_else(|_| line.to_owned(), name)).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).map_or_else(|_| line.to_owned(), |line| name(&line)))
+        .collect()
 }
 
-fn name(line: TracesData) -> String {
+fn name(line: &TracesData) -> String {
     line.resource_spans[0].scope_spans[0].spans[0].name.clone()
 }
 
@@ -128,6 +130,6 @@ async fn a_request_that_comes_again_is_not_written_again() {
     assert_eq!(sink.send(&request("b")).await, taken());
     assert_eq!(sink.send(&request("a")).await, taken());
     let text = reader.join().unwrap().unwrap();
-    let lines: Vec<_> = text.lines().map(|line| name(serde_json::from_str(line).unwrap())).collect();
+    let lines: Vec<_> = text.lines().map(|line| name(&serde_json::from_str(line).unwrap())).collect();
     assert_eq!(lines, ["a", "b"]);
 }

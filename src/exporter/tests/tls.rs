@@ -50,14 +50,16 @@ impl TlsPeer {
 /// A client whose clock the test holds.
 enum Sink {
     Grpc(Box<GrpcSink>),
-    Http(HttpSink),
+    Http(Box<HttpSink>),
 }
 
 impl Sink {
     fn new(settings: &OtlpSettings) -> Self {
         match settings.protocol {
             Protocol::Grpc => Self::Grpc(Box::new(GrpcSink::new(settings, DEFAULT_REQUEST_TIMEOUT).unwrap())),
-            Protocol::HttpProtobuf | Protocol::HttpJson => Self::Http(HttpSink::new(settings).unwrap()),
+            Protocol::HttpProtobuf | Protocol::HttpJson => {
+                Self::Http(Box::new(HttpSink::new(settings).unwrap()))
+            }
         }
     }
 

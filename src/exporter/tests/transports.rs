@@ -234,7 +234,7 @@ impl Relay {
                             () = silenced.notified() => {}
                         }
                     }
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 });
             }
         });
