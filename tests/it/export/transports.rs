@@ -58,6 +58,25 @@ async fn every_transport_arrives_over_tls() -> Result<()> {
     Ok(())
 }
 
+/// Who trusts nobody, or whose files are not there, is told so before anything is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_anybody_to_trust_is_refused() -> Result<()> {
+    let common = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:1");
+    for (variable, path, expected) in [
+        ("SSL_CERT_FILE", "/dev/null", "this machine has no root certificates"),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/does/not/exist.pem",
+            "the CA certificates \"/does/not/exist.pem\"",
+        ),
+    ] {
+        let (status, output, log) = Bridge::refused(&[], &[common, (variable, path)]).await?;
+        assert_eq!((status.code(), output), (Some(64), Vec::new()), "{log}");
+        assert!(log.contains(expected) || log.contains(&expected.replace('"', "\\\"")), "{log}");
+    }
+    Ok(())
+}
+
 fn port(address: &str) -> &str {
     address.rsplit(':').next().unwrap_or_default()
 }
