@@ -1,7 +1,7 @@
 //! TLS towards peers: whom to trust, who we are, and what is wrong in words.
 //!
-//! One [`PeerTls`] serves one destination, whatever its protocol. A CA file replaces the machine's roots. The files are
-//! read again when their contents change, looked at no more often than [`RECHECK_INTERVAL`]; new ones that cannot be used
+//! One `PeerTls` serves one destination, whatever its protocol. A CA file replaces the machine's roots. The files are
+//! read again when their contents change, looked at no more often than `RECHECK_INTERVAL`; new ones that cannot be used
 //! leave those in force that were read before, with one warning for each thing that is wrong.
 
 use std::error::Error;
