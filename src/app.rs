@@ -19,10 +19,11 @@ use crate::admin::ledger::{BridgeLedger, sum};
 use crate::admin::readiness::State;
 use crate::admin::sources::{AdminState, ExportFigures, ReceiverFigures};
 use crate::admin::{self, Readiness};
-use crate::config::Config;
+use crate::config::{Config, ReceiverSettings};
 use crate::control::policies::Policies;
 use crate::engine::EventLedger;
 use crate::exporter::{self, ExportSnapshot, ExporterHandle};
+use crate::receiver::refusals::{RefusedConnection, Unauthenticated};
 use crate::receiver::registry::Registry;
 use crate::receiver::stats::ReceiverStats;
 use crate::receiver::{self, Drain, Receiver};
@@ -133,6 +134,8 @@ impl App {
             listen: config.listen,
             max_message_bytes: u32::try_from(config.receiver.max_message_bytes).unwrap_or(u32::MAX),
             host_name: clock::host_name(),
+            credentials: config.credentials.clone(),
+            max_connections: config.receiver.max_connections,
         };
         let parts = receiver::Parts {
             shards: shards.clone(),
@@ -152,8 +155,8 @@ impl App {
                 Arc::new(move || export_figures(exporter.snapshot()))
             },
             receiver: {
-                let max_workers = config.receiver.max_workers as u64;
-                Arc::new(move || receiver_figures(&stats, &registry, max_workers))
+                let limits = config.receiver;
+                Arc::new(move || receiver_figures(&stats, &registry, limits))
             },
         };
         let listener = TcpListener::bind(config.admin.listen).await.map_err(|source| {
@@ -258,7 +261,7 @@ fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
     }
 }
 
-fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64) -> ReceiverFigures {
+fn receiver_figures(stats: &ReceiverStats, registry: &Registry, limits: ReceiverSettings) -> ReceiverFigures {
     let counts = stats.snapshot();
     ReceiverFigures {
         streams_open: counts.streams_open,
@@ -270,8 +273,16 @@ fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64
         streams_refused: [("workers", counts.refused_workers), ("other", counts.refused_streams)]
             .into_iter()
             .collect(),
+        connections_open: counts.connections_open,
+        max_connections: limits.max_connections as u64,
+        connections_refused: RefusedConnection::ALL
+            .map(|reason| (reason.as_str(), counts.refused_connections[reason.index()]))
+            .into(),
+        requests_unauthenticated: Unauthenticated::ALL
+            .map(|reason| (reason.as_str(), counts.unauthenticated[reason.index()]))
+            .into(),
         workers: registry.known_workers() as u64,
-        max_workers,
+        max_workers: limits.max_workers as u64,
     }
 }
 

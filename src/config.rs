@@ -10,6 +10,7 @@
 //! every value that counts is in [`Config::effective`] with its source. How export is configured (`OTEL_*`) is never in
 //! this file.
 
+mod credentials;
 pub mod env;
 pub mod file;
 pub mod flags;
@@ -28,11 +29,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::settings::{AdminSettings, Token};
+use crate::admin::settings::AdminSettings;
 use crate::config::otel::OtelSettings;
 use crate::control::policies::PolicySettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
+use crate::receiver::credentials::Credentials;
+use crate::token::Token;
 use env::{EnvSource, non_empty};
 use file::{Node, Value};
 use flags::Flags;
@@ -66,6 +69,8 @@ pub struct Config {
     pub control: PolicySettings,
     /// What the receiver is told.
     pub receiver: ReceiverSettings,
+    /// What protects the worker port.
+    pub credentials: Credentials,
     /// Open spans of all workers.
     pub max_open_spans: usize,
     /// Bytes of the open spans of all workers.
@@ -87,6 +92,8 @@ pub struct ReceiverSettings {
     pub max_workers: usize,
     /// A larger message is skipped.
     pub max_message_bytes: usize,
+    /// Connections to the worker port.
+    pub max_connections: usize,
 }
 
 /// Everything that is wrong with a configuration; there is at least one problem.
@@ -217,6 +224,7 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
 
 fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
     let (listen, _) = resolver.keyed(&schema::LISTEN, DEFAULT_LISTEN, any);
+    let credentials = credentials::credentials(resolver, listen);
     let admin = admin(resolver, listen);
     let (state_dir, source) = resolver.keyed(&schema::STATE_DIR, None::<PathBuf>, any);
     if let Some(state_dir) = state_dir {
@@ -251,7 +259,9 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         receiver: ReceiverSettings {
             max_workers: limits.max_workers,
             max_message_bytes: limits.max_message_bytes,
+            max_connections: limits.max_connections,
         },
+        credentials,
         max_open_spans: limits.max_open_spans,
         max_open_bytes: limits.max_open_bytes,
         same_host,

@@ -26,4 +26,5 @@ pub mod receiver;
 pub mod shard;
 pub mod store;
 pub mod time;
+pub mod token;
 pub mod worker;

@@ -210,9 +210,25 @@ impl Figures {
         ]
     }
 
-    fn receiver(&self) -> [Family; 9] {
+    fn receiver(&self) -> [Family; 13] {
         let receiver = &self.receiver;
         [
+            gauge(
+                "snakepit_bridge_connections_open",
+                "Open connections to the worker port.",
+                receiver.connections_open,
+            ),
+            gauge("snakepit_bridge_connections_limit", "The bound of it.", receiver.max_connections),
+            reasons(
+                "snakepit_bridge_connections_refused",
+                "Connections to the worker port that were closed before they could ask for anything, by reason.",
+                &receiver.connections_refused,
+            ),
+            reasons(
+                "snakepit_bridge_requests_unauthenticated",
+                "Requests on the worker port without valid credentials, by what was wrong with them.",
+                &receiver.requests_unauthenticated,
+            ),
             gauge("snakepit_bridge_streams_open", "Open streams of workers.", receiver.streams_open),
             counter("snakepit_bridge_streams_opened", "Streams of workers so far.", receiver.streams_opened),
             counter(

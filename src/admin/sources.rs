@@ -75,6 +75,14 @@ pub struct ReceiverFigures {
     pub messages_undelivered: u64,
     /// Streams that were refused, by reason.
     pub streams_refused: BTreeMap<&'static str, u64>,
+    /// Connections that are open.
+    pub connections_open: u64,
+    /// The bound of `connections_open`.
+    pub max_connections: u64,
+    /// Connections that were closed before they could ask for anything, by reason.
+    pub connections_refused: BTreeMap<&'static str, u64>,
+    /// Requests without valid credentials, by what was wrong with them.
+    pub requests_unauthenticated: BTreeMap<&'static str, u64>,
     /// Workers connected or within their grace period.
     pub workers: u64,
     /// The bound of `workers`.

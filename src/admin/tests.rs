@@ -22,6 +22,7 @@ use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerRepo
 use crate::engine::span::{SpanId, TraceId};
 use crate::shard::{Capacity, ShardMessage, Shards};
 use crate::time::UnixNanos;
+use crate::token::Token;
 use crate::worker::{Capabilities, Dialect, Identity, WorkerKey};
 
 #[tokio::test]
@@ -159,8 +160,7 @@ async fn the_guard_stands_before_every_route() {
 
 #[tokio::test]
 async fn without_the_token_only_health_answers() {
-    let settings =
-        AdminSettings { token: Some(settings::Token::new("s3cret").unwrap()), ..AdminSettings::default() };
+    let settings = AdminSettings { token: Some(Token::new("s3cret").unwrap()), ..AdminSettings::default() };
     let bridge = Bridge::start_with(&settings, vec![Shard::of_events(9)]);
 
     assert_eq!(bridge.get("/healthz").await.status(), 200);

@@ -23,6 +23,22 @@ pub struct Flags {
     /// Further host names that the admin port answers to, with commas between [env: SNAKEPIT_BRIDGE_ADMIN_ALLOWED_HOSTS]
     #[arg(long, value_name = "HOSTS")]
     pub admin_allowed_hosts: Option<String>,
+    /// Certificate of the worker port (PEM); it then speaks TLS only [env: SNAKEPIT_BRIDGE_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// Its private key (PEM) [env: SNAKEPIT_BRIDGE_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// CA of the certificates that workers must have (PEM) [env: SNAKEPIT_BRIDGE_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+    /// Field of a worker's certificate that says which worker ids it may claim: none, cn, dns or uri [default: none]
+    /// [env: SNAKEPIT_BRIDGE_TLS_CLIENT_ID]
+    #[arg(long, value_name = "FIELD")]
+    pub tls_client_id: Option<String>,
+    /// File with the token that the worker port asks for [env: SNAKEPIT_BRIDGE_WORKER_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub worker_token_file: Option<String>,
     /// Not built yet [env: SNAKEPIT_BRIDGE_STATE_DIR]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
@@ -54,6 +70,11 @@ impl Flags {
             (&schema::ADMIN_TOKEN_FILE, &self.admin_token_file),
             (&schema::ADMIN_INSECURE, &self.admin_insecure),
             (&schema::ADMIN_ALLOWED_HOSTS, &self.admin_allowed_hosts),
+            (&schema::TLS_CERT, &self.tls_cert),
+            (&schema::TLS_KEY, &self.tls_key),
+            (&schema::TLS_CLIENT_CA, &self.tls_client_ca),
+            (&schema::TLS_CLIENT_ID, &self.tls_client_id),
+            (&schema::WORKER_TOKEN_FILE, &self.worker_token_file),
             (&schema::STATE_DIR, &self.state_dir),
             (&schema::SPAN_TIMEOUT, &self.span_timeout),
             (&schema::RECONNECT_GRACE, &self.reconnect_grace),

@@ -325,6 +325,7 @@ pub(super) struct BridgeLimits {
     pub(super) max_open_spans: usize,
     pub(super) max_open_bytes: usize,
     pub(super) max_message_bytes: usize,
+    pub(super) max_connections: usize,
 }
 
 pub(super) fn limits(resolver: &mut Resolver<'_>) -> BridgeLimits {
@@ -336,6 +337,11 @@ pub(super) fn limits(resolver: &mut Resolver<'_>) -> BridgeLimits {
             "limits.max_message_bytes",
             receiver::DEFAULT_MAX_MESSAGE_BYTES as usize,
             between(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES),
+        ),
+        max_connections: resolver.filed(
+            "limits.max_connections",
+            receiver::DEFAULT_MAX_CONNECTIONS,
+            one_or_more,
         ),
     }
 }

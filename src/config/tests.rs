@@ -9,7 +9,9 @@ use crate::control::policy::Rate;
 use crate::engine::settings::{MAX_KEY_BYTES, MAX_NAME_CHARS, RedactAction, RedactRule};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::{batch, retry};
+use crate::receiver::credentials::MAX_CREDENTIAL_BYTES;
 use crate::receiver::identity::MAX_IDENTITY_CHARS;
+use crate::receiver::listen::{HANDSHAKE_LIMIT, MAX_HANDSHAKES};
 use crate::receiver::{self, registry};
 
 /// A file, variables and flags, on a log that is no terminal.
@@ -136,7 +138,7 @@ control:
     - {worker: "w*", pool: "gpu*", node: n1, enabled: true, sampling_rate: 1, allowed_events: ["tool.*"], blocked_events: [debug.*]}
 workers: {same_host: true}
 attributes: {redact: [{key: "*password*", action: drop}, {key: user_id, action: hash}]}
-limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_open_bytes: 4, max_message_bytes: 5000}
+limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_open_bytes: 4, max_message_bytes: 5000, max_connections: 6}
 "#,
     );
 
@@ -173,7 +175,10 @@ limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_op
         config.engine.redact,
         [rule("*password*", RedactAction::Drop), rule("user_id", RedactAction::Hash)]
     );
-    assert_eq!(config.receiver, ReceiverSettings { max_workers: 1, max_message_bytes: 5000 });
+    assert_eq!(
+        config.receiver,
+        ReceiverSettings { max_workers: 1, max_message_bytes: 5000, max_connections: 6 }
+    );
     assert_eq!((config.max_open_spans, config.max_open_bytes), (2, 4));
     assert_eq!(config.engine.limits.max_open_spans_per_worker, 3);
     assert_eq!(config.engine.limits.max_open_bytes_per_worker, 4);
@@ -346,6 +351,73 @@ fn a_token_file_without_a_token_is_refused() {
 }
 
 #[test]
+fn credentials_of_the_worker_port_that_lack_their_other_half_are_refused() {
+    let mut given = Given::nothing().variable("SNAKEPIT_BRIDGE_TLS_KEY", "/key.pem");
+    given.flags.tls_client_ca = Some("/ca.pem".to_owned());
+    assert_eq!(
+        given.problems(),
+        [
+            "SNAKEPIT_BRIDGE_TLS_KEY: bridge.tls_key: a key is nothing without its certificate: give bridge.tls_cert \
+             (--tls-cert) as well",
+            "--tls-client-ca: bridge.tls_client_ca: workers show their certificates to a port that has one itself: give \
+             bridge.tls_cert (--tls-cert) as well",
+        ]
+    );
+
+    let given = Given::file("bridge: {tls_cert: /cert.pem, tls_client_id: cn}\n");
+    assert_eq!(
+        given.problems(),
+        [
+            "bridge.yaml:1: bridge.tls_cert: a certificate is nothing without its key: give bridge.tls_key (--tls-key) \
+             as well",
+            "bridge.yaml:1: bridge.tls_client_id: worker ids are bound by certificates, and none is asked for: give \
+             bridge.tls_client_ca (--tls-client-ca) as well",
+        ]
+    );
+
+    let given = Given::file("bridge: {tls_client_id: email}\n");
+    assert_eq!(
+        given.problems(),
+        [
+            "bridge.yaml:1: bridge.tls_client_id: `email` is not a field of a certificate (`none`, `cn`, `dns` or `uri`)"
+        ]
+    );
+}
+
+#[test]
+fn files_of_the_worker_port_that_cannot_be_used_stop_the_start() {
+    let mut given = Given::nothing();
+    given.flags.tls_cert = Some(given.write("cert.pem", "nothing"));
+    given.flags.tls_key = Some(given.write("key.pem", "nothing"));
+    given.flags.worker_token_file = Some(given.write("token", " "));
+    assert_eq!(
+        given.problems(),
+        [
+            "--tls-cert: bridge.tls_cert: `cert.pem`: it holds no certificate in PEM",
+            "--worker-token-file: bridge.worker_token_file: `token`: the token is empty",
+        ]
+    );
+}
+
+#[test]
+fn a_worker_port_beyond_loopback_without_protection_is_warned_of() {
+    let mut given = Given::nothing();
+    given.flags.listen = Some("0.0.0.0:50061".to_owned());
+    let warnings = given.load().unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("anybody who reaches it may send telemetry"), "{warnings:?}");
+
+    given.flags.worker_token_file = Some(given.write("token", "s3cret"));
+    let config = given.load().unwrap();
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].contains("clear text"), "{:?}", config.warnings);
+    assert!(!format!("{config:?}").contains("s3cret"));
+
+    given.flags.listen = Some("[::1]:50061".to_owned());
+    assert_eq!(given.load().unwrap().warnings, [""; 0]);
+}
+
+#[test]
 fn one_port_cannot_serve_both() {
     let given = Given::file("bridge: {listen: \"127.0.0.1:9464\"}\n");
     assert_eq!(
@@ -450,6 +522,7 @@ fn the_documentation_names_every_limit_at_its_value() {
     let streams = usize::try_from(registry::MAX_STREAMS_PER_WORKER).unwrap();
     let batch_spans = usize::try_from(batch::DEFAULT_MAX_BATCH_SPANS).unwrap();
     let file_bytes = usize::try_from(file::MAX_FILE_BYTES).unwrap();
+    let credential_bytes = usize::try_from(MAX_CREDENTIAL_BYTES).unwrap();
     let message_bytes = usize::try_from(receiver::DEFAULT_MAX_MESSAGE_BYTES).unwrap();
     let rows = [
         (
@@ -458,6 +531,13 @@ fn the_documentation_names_every_limit_at_its_value() {
             "limits.max_workers",
         ),
         ("streams of one worker", value(streams), ""),
+        (
+            "connections to the worker port",
+            value(receiver::DEFAULT_MAX_CONNECTIONS),
+            "limits.max_connections",
+        ),
+        ("TLS handshakes under way on the worker port", value(MAX_HANDSHAKES), ""),
+        ("how long a TLS handshake may take", wait(HANDSHAKE_LIMIT), ""),
         ("bytes of a message", value(message_bytes), "limits.max_message_bytes"),
         ("open spans", value(DEFAULT_MAX_OPEN_SPANS), "limits.max_open_spans"),
         ("bytes of open spans", value(DEFAULT_MAX_OPEN_BYTES), "limits.max_open_bytes"),
@@ -500,6 +580,7 @@ fn the_documentation_names_every_limit_at_its_value() {
         ("how long a refused export is tried again", wait(retry::DEFAULT_MAX_ELAPSED), ""),
         ("connections to the admin port", value(MAX_CONNECTIONS), ""),
         ("bytes of the configuration file", value(file_bytes), ""),
+        ("bytes of a file with a certificate, key or worker token", value(credential_bytes), ""),
     ];
 
     let written =

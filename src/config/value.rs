@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::file::Value;
 use crate::control::policy::Rate;
 use crate::diagnostics::LogFormat;
+use crate::receiver::tls::ClientId;
 
 /// A value before it is understood.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +133,23 @@ impl Setting for LogFormat {
         match raw.text(EXPECTED)? {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
+            other => Err(wrong(&quoted(other), EXPECTED)),
+        }
+    }
+
+    fn show(&self) -> Json {
+        json!(self.as_str())
+    }
+}
+
+impl Setting for ClientId {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        const EXPECTED: &str = "a field of a certificate (`none`, `cn`, `dns` or `uri`)";
+        match raw.text(EXPECTED)? {
+            "none" => Ok(Self::None),
+            "cn" => Ok(Self::CommonName),
+            "dns" => Ok(Self::Dns),
+            "uri" => Ok(Self::Uri),
             other => Err(wrong(&quoted(other), EXPECTED)),
         }
     }
