@@ -6,6 +6,7 @@
 mod clock;
 mod run;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::ledger::{BridgeLedger, sum};
 use crate::admin::readiness::State;
-use crate::admin::sources::{AdminState, ExportFigures, ReceiverFigures};
+use crate::admin::sources::{AdminState, ExportFigures, ReceiverFigures, SignalFigures};
 use crate::admin::{self, Readiness};
 use crate::config::{Config, ReceiverSettings};
 use crate::control::policies::Policies;
 use crate::engine::EventLedger;
+use crate::exporter::signal::Signal;
 use crate::exporter::{self, ExportSnapshot, ExporterHandle};
 use crate::receiver::refusals::{RefusedConnection, Unauthenticated};
 use crate::receiver::registry::Registry;
@@ -246,7 +248,21 @@ fn not_listening(error: receiver::BuildError) -> RunError {
 }
 
 fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
+    let traces = SignalFigures {
+        accepted: snapshot.made,
+        refused: snapshot.refused.clone(),
+        sent: snapshot.exported,
+        queue_items: snapshot.queued_spans,
+        queue_limit_items: snapshot.queue_capacity_spans,
+        queue_bytes: snapshot.queued_bytes,
+        queue_limit_bytes: snapshot.queue_capacity_bytes,
+        retries: snapshot.retries,
+        peer_is_down: snapshot.peer_is_down,
+        ..SignalFigures::default()
+    };
     ExportFigures {
+        signals: BTreeMap::from([(Signal::Traces, traces)]),
+        store: None,
         exported: snapshot.exported,
         sampled_out: 0,
         spooled: 0,

@@ -17,6 +17,7 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod diagnostics;
+pub mod distribution;
 pub mod drops;
 pub mod engine;
 pub mod event;
