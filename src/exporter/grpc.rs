@@ -18,8 +18,6 @@ use crate::exporter::refusal::Refusal;
 use crate::exporter::retry::{Outcome, Verdict, judge_grpc};
 use crate::exporter::settings::{Compression, MAX_RESPONSE_BYTES, OtlpSettings, user_agent};
 
-const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that is on its way this long makes the client ask whether the peer is still there. Not sooner: servers end
@@ -34,6 +32,7 @@ const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 /// A client of one peer.
 #[derive(Debug)]
 pub(crate) struct GrpcSink {
+    method: &'static str,
     endpoint: Endpoint,
     /// Replaced when a request takes too long: a connection whose other end is gone without a word would otherwise
     /// swallow every later one until TCP gives up.
@@ -63,6 +62,7 @@ impl GrpcSink {
                 .map_err(|error| refused(&error))?;
         }
         Ok(Self {
+            method: settings.signal.grpc_method(),
             channel: Mutex::new(endpoint.connect_lazy()),
             endpoint,
             headers: MetadataMap::from_headers(settings.headers.as_map().clone()),
@@ -88,7 +88,7 @@ impl GrpcSink {
         let mut request = Request::new(body);
         *request.metadata_mut() = self.headers.clone();
         request.set_timeout(self.timeout.saturating_add(DEADLINE_SLACK));
-        match client.unary(request, PathAndQuery::from_static(EXPORT), RawCodec).await {
+        match client.unary(request, PathAndQuery::from_static(self.method), RawCodec).await {
             Ok(response) => read_success(response.into_inner()),
             Err(status) => judge(&status),
         }
