@@ -4,6 +4,7 @@
 //! of the data: no new streams, what is on the wire is read, the engines close what is open, the exporter flushes.
 
 mod clock;
+mod own;
 mod run;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Sh
 use crate::time::Now;
 
 pub(crate) use clock::{after, start as start_clock};
+pub(crate) use own::own_telemetry;
 pub(crate) use run::announce;
 pub use run::run;
 pub(crate) use run::runtime;
@@ -168,6 +170,9 @@ impl App {
             .local_addr()
             .map_err(|source| RunError::Unavailable { action: "name the admin port".to_owned(), source })?;
         let stop_admin = CancellationToken::new();
+        if config.own_telemetry.contains(&Signal::Metrics) {
+            tasks.spawn(named("own metrics", admin::own::keep_fresh(state.clone(), stop_admin.clone())));
+        }
         let router = admin::router(&config.admin, state);
         tasks.spawn(named("admin", admin::server::serve(listener, router, stop_admin.clone())));
         tasks.spawn(async move {

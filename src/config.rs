@@ -34,6 +34,8 @@ use crate::config::otel::OtelSettings;
 use crate::control::policies::PolicySettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
+use crate::exporter::Destination;
+use crate::exporter::signal::Signal;
 use crate::receiver::credentials::Credentials;
 use crate::token::Token;
 use env::{EnvSource, non_empty};
@@ -63,6 +65,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How long draining may take.
     pub shutdown_timeout: Duration,
+    /// What the bridge tells of itself over OTLP.
+    pub own_telemetry: Vec<Signal>,
     /// What the engine is told.
     pub engine: engine::Settings,
     /// What the policies follow from.
@@ -152,6 +156,10 @@ impl Config {
             config.otel.clone()
         });
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
+        let destination = otel.exporter_settings(config.same_host, 0).destination;
+        if !config.own_telemetry.is_empty() && !matches!(destination, Destination::Otlp(_)) {
+            warnings.push("bridge.own_telemetry has no effect: nothing is exported over OTLP".to_owned());
+        }
         effective.extend(otel.effective().into_iter().map(|effective| Effective {
             key: effective.variable.to_owned(),
             value: effective.value.map_or(serde_json::Value::Null, Into::into),
@@ -241,6 +249,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         DEFAULT_SHUTDOWN_TIMEOUT,
         between(Duration::ZERO, Duration::from_secs(3600)),
     );
+    let (own_telemetry, _) = resolver.keyed(&schema::OWN_TELEMETRY, Vec::new(), any);
     let mut engine = sections::engine(resolver);
     let control = sections::control(resolver, &engine.prefix);
     sections::metrics(resolver);
@@ -254,6 +263,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         admin,
         log_format,
         shutdown_timeout,
+        own_telemetry,
         engine,
         control,
         receiver: ReceiverSettings {

@@ -3,17 +3,34 @@
 //! `RUST_LOG` says what is logged, in tracing's own syntax; without it `OTEL_LOG_LEVEL` gives a level, and without that
 //! it is `info`. Whatever workers sent, a record is one line, and no control character reaches a terminal.
 
+pub mod own;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::time::Duration;
 
-use tracing::Subscriber;
-use tracing_subscriber::filter::EnvFilter;
+use tracing::{Span, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, Registry};
 
 use crate::config::env::{EnvSource, non_empty};
+use own::{OwnError, OwnTelemetry, Providers};
 
 /// Targets that say nothing about the bridge below `info`, and everything about each frame.
 const TRANSPORT_TARGETS: [&str; 6] = ["h2", "hyper", "hyper_util", "tonic", "tower", "reqwest"];
+
+/// The target of the spans that the bridge exports about itself.
+pub const LIFECYCLE: &str = "snakepit_otel_bridge::lifecycle";
+
+/// A span of the bridge's own life: its start, its recovery, a checkpoint, its shutdown. Nothing that happens more often
+/// than every few seconds.
+#[must_use]
+pub fn lifecycle(operation: &'static str) -> Span {
+    tracing::info_span!(target: LIFECYCLE, "lifecycle", otel.name = operation)
+}
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,23 +52,66 @@ impl LogFormat {
     }
 }
 
-/// Begins to log to standard error, for the rest of the program.
+/// What is going on as long as the program logs.
+#[derive(Debug)]
+#[must_use = "the bridge's own telemetry ends with it"]
+pub struct Diagnostics {
+    own: Option<Providers>,
+}
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something else logs already.
+    #[error("start the log: {0}")]
+    Log(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The bridge's own telemetry cannot be sent where it should.
+    #[error(transparent)]
+    Own(#[from] OwnError),
+}
+
+/// Begins to log to standard error, for the rest of the program, and to send the bridge's own telemetry if asked to.
 ///
 /// # Errors
-/// When something else logs already.
+/// When something else logs already, or the bridge's own telemetry leads nowhere.
 pub fn start(
     format: LogFormat,
     env: &impl EnvSource,
-) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
+    own: Option<&OwnTelemetry>,
+) -> Result<Diagnostics, StartError> {
+    let own = own.map(Providers::new).transpose()?;
     let (filter, complaint) = filter(env);
-    let set = match format {
-        LogFormat::Text => tracing::subscriber::set_global_default(text(filter, io::stderr)),
-        LogFormat::Json => tracing::subscriber::set_global_default(json(filter, io::stderr)),
+    let quiet_sdk = non_empty(env, "RUST_LOG").is_none_or(|directives| !directives.contains("opentelemetry"));
+    let filter = filter.and(filter_fn(move |metadata| {
+        // What it says at every failed request, the bridge says itself, less often.
+        !(quiet_sdk && metadata.target().starts_with("opentelemetry"))
+    }));
+    let log = match format {
+        LogFormat::Text => text(io::stderr).with_filter(filter).boxed(),
+        LogFormat::Json => json(io::stderr).with_filter(filter).boxed(),
     };
+    let records = own.as_ref().and_then(|own| own.records(self::filter(env).0));
+    let spans = own.as_ref().and_then(Providers::spans);
+    tracing::subscriber::set_global_default(Registry::default().with(log).with(spans).with(records))?;
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
     }
-    set
+    Ok(Diagnostics { own })
+}
+
+impl Diagnostics {
+    /// What [`Diagnostics::end`] may need of `shutdown_timeout`: at most a fifth of it.
+    #[must_use]
+    pub fn reserve(&self, shutdown_timeout: Duration) -> Duration {
+        if self.own.is_some() { own::FLUSH_LIMIT.min(shutdown_timeout / 5) } else { Duration::ZERO }
+    }
+
+    /// Sends what there is of the bridge's own telemetry, within that time. Not within a tokio runtime.
+    pub fn end(self, within: Duration) {
+        if let Some(own) = self.own {
+            own.shutdown(within);
+        }
+    }
 }
 
 /// What is logged, and what could not be understood about it.
@@ -92,12 +152,12 @@ fn at_level(level: &str) -> EnvFilter {
     EnvFilter::new(directives)
 }
 
-fn text<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn text<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
+    S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    tracing_subscriber::fmt::layer()
         // Colours are escape sequences, and those of workers could not be told from ours.
         .with_ansi(false)
         // A closed standard error is not worth a panic.
@@ -106,23 +166,16 @@ where
             inner: writer,
             escape: |character| format!("\\u{{{:x}}}", u32::from(character)),
         })
-        .finish()
 }
 
-fn json<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn json<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
+    S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .log_internal_errors(false)
-        .with_writer(Escaping {
-            inner: writer,
-            escape: |character| format!("\\u{:04x}", u32::from(character)),
-        })
-        .finish()
+    tracing_subscriber::fmt::layer().json().flatten_event(true).log_internal_errors(false).with_writer(
+        Escaping { inner: writer, escape: |character| format!("\\u{:04x}", u32::from(character)) },
+    )
 }
 
 /// Whether a character could move the cursor, change the terminal, or turn the direction of the text around it.
@@ -210,7 +263,7 @@ mod tests {
         let nasty = "a\u{1b}[2Jb\nc\u{85}\u{202e}d";
 
         let written = Written::default();
-        tracing::subscriber::with_default(text(at_level("info"), written.clone()), || {
+        tracing::subscriber::with_default(Registry::default().with(text(written.clone())), || {
             tracing::info!(worker.id = nasty, "{nasty}");
         });
         let text = written.text();
@@ -219,7 +272,7 @@ mod tests {
         assert!(text.contains("[2Jb"), "{text:?}");
 
         let written = Written::default();
-        tracing::subscriber::with_default(json(at_level("info"), written.clone()), || {
+        tracing::subscriber::with_default(Registry::default().with(json(written.clone())), || {
             tracing::info!(worker.id = nasty, "{nasty}");
         });
         let text = written.text();

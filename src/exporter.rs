@@ -40,6 +40,7 @@ mod answer;
 pub mod batch;
 mod complaints;
 mod console;
+pub(crate) mod courier;
 pub mod encode;
 mod grpc;
 mod http;

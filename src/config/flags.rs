@@ -57,6 +57,10 @@ pub struct Flags {
     /// text or json [default: text on a terminal, else json] [env: SNAKEPIT_BRIDGE_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// What the bridge tells of itself over OTLP: traces, metrics, logs, with commas between [default: nothing]
+    /// [env: SNAKEPIT_BRIDGE_OWN_TELEMETRY]
+    #[arg(long, value_name = "SIGNALS")]
+    pub own_telemetry: Option<String>,
 }
 
 impl Flags {
@@ -81,6 +85,7 @@ impl Flags {
             (&schema::REORDER_WINDOW, &self.reorder_window),
             (&schema::SHUTDOWN_TIMEOUT, &self.shutdown_timeout),
             (&schema::LOG_FORMAT, &self.log_format),
+            (&schema::OWN_TELEMETRY, &self.own_telemetry),
         ];
         by_flag.into_iter().find(|(known, _)| known.flag == key.flag).and_then(|(_, value)| value.as_deref())
     }

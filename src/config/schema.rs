@@ -42,6 +42,9 @@ pub const TLS_CLIENT_ID: Key =
 /// The file with the workers' token.
 pub const WORKER_TOKEN_FILE: Key =
     key("bridge.worker_token_file", "--worker-token-file", "SNAKEPIT_BRIDGE_WORKER_TOKEN_FILE");
+/// What the bridge tells of itself over OTLP.
+pub const OWN_TELEMETRY: Key =
+    key("bridge.own_telemetry", "--own-telemetry", "SNAKEPIT_BRIDGE_OWN_TELEMETRY");
 /// Not built yet.
 pub const STATE_DIR: Key = key("bridge.state_dir", "--state-dir", "SNAKEPIT_BRIDGE_STATE_DIR");
 /// How long a start waits for its end.
@@ -59,7 +62,7 @@ pub const SHUTDOWN_TIMEOUT: Key =
 pub const LOG_FORMAT: Key = key("bridge.log_format", "--log-format", "SNAKEPIT_BRIDGE_LOG_FORMAT");
 
 /// Every one of them.
-pub const KEYS: [&Key; 17] = [
+pub const KEYS: [&Key; 18] = [
     &CONFIG,
     &LISTEN,
     &ADMIN_LISTEN,
@@ -77,6 +80,7 @@ pub const KEYS: [&Key; 17] = [
     &REORDER_WINDOW,
     &SHUTDOWN_TIMEOUT,
     &LOG_FORMAT,
+    &OWN_TELEMETRY,
 ];
 
 const fn key(path: &'static str, flag: &'static str, variable: &'static str) -> Key {
@@ -118,6 +122,7 @@ pub const FILE: &[(&str, Shape)] = &[
             ("reorder_window", Shape::Leaf),
             ("shutdown_timeout", Shape::Leaf),
             ("log_format", Shape::Leaf),
+            ("own_telemetry", Shape::Leaf),
         ]),
     ),
     ("naming", Shape::Section(&[("prefix", Shape::Leaf), ("trace_epoch", Shape::Leaf)])),
@@ -334,7 +339,7 @@ mod tests {
                 "3: bridge.sampling: unknown key; known here: `listen`, `admin_listen`, `admin_token_file`, \
                  `admin_insecure`, `admin_allowed_hosts`, `tls_cert`, `tls_key`, `tls_client_ca`, `tls_client_id`, \
                  `worker_token_file`, `state_dir`, `span_timeout`, `span_timeouts`, \
-                 `reconnect_grace`, `reorder_window`, `shutdown_timeout`, `log_format`",
+                 `reconnect_grace`, `reorder_window`, `shutdown_timeout`, `log_format`, `own_telemetry`",
                 "4: span_timeout: unknown key; did you mean `bridge.span_timeout`?",
                 "5: telemtry: unknown key; did you mean `telemetry`?",
                 "6: control.rules[0].wrker: unknown key; did you mean `worker`?",

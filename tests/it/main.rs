@@ -6,6 +6,7 @@ mod e2e;
 mod engine;
 mod export;
 mod lifecycle;
+mod own_telemetry;
 mod start;
 mod support;
 mod tidy;

@@ -59,8 +59,8 @@ pub(in crate::cli) fn run(
         Err(error) => return console.refuse(&error),
     };
     prepare(&mut config);
-    if let Err(error) = diagnostics::start(config.log_format, &env) {
-        console.complain(format_args!("error: failed to start the log: {error}"));
+    if let Err(error) = diagnostics::start(config.log_format, &env, None) {
+        console.complain(format_args!("error: failed to {error}"));
         return Exit::Internal;
     }
     for warning in config.warnings.iter().chain(&misspelt_variables(own_variables)) {

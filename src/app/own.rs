@@ -1,0 +1,42 @@
+//! What the bridge tells of itself over OTLP: where to, and about which instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock;
+use crate::config::Config;
+use crate::diagnostics::own::OwnTelemetry;
+use crate::exporter::Destination;
+use crate::exporter::settings::{OtlpSettings, Protocol};
+use crate::exporter::signal::Signal;
+
+/// What is asked for; `None` if nothing is, or if there is no OTLP peer.
+pub(crate) fn own_telemetry(config: &Config) -> Option<OwnTelemetry> {
+    let destinations: Vec<_> =
+        config.own_telemetry.iter().filter_map(|signal| destination(config, *signal)).collect();
+    if destinations.is_empty() {
+        return None;
+    }
+    // What the users say of their workers' service is not said of the bridge.
+    let attributes = config.otel.resource_attributes.value.iter();
+    let attributes = attributes.filter(|(key, _)| !key.starts_with("service."));
+    Some(OwnTelemetry {
+        destinations,
+        attributes: attributes.cloned().collect(),
+        instance: format!("{}:{}", clock::host_name(), std::process::id()),
+        clock: Arc::new(clock::start()),
+    })
+}
+
+/// Where a signal goes, and how long a request may take: as the workers' traces, under the signal's own path.
+fn destination(config: &Config, signal: Signal) -> Option<(OtlpSettings, Duration)> {
+    let settings = config.otel.exporter_settings(config.same_host, 0);
+    let Destination::Otlp(mut otlp) = settings.destination else { return None };
+    if otlp.protocol != Protocol::Grpc
+        && let Some(base) = otlp.endpoint.strip_suffix(otlp.signal.http_path())
+    {
+        otlp.endpoint = format!("{base}{}", signal.http_path());
+    }
+    otlp.signal = signal;
+    Some((otlp, settings.request_timeout))
+}
