@@ -3,6 +3,7 @@
 //! `RUST_LOG` says what is logged, in tracing's own syntax; without it `OTEL_LOG_LEVEL` gives a level, and without that
 //! it is `info`. Whatever workers sent, a record is one line, and no control character reaches a terminal.
 
+pub mod lines;
 pub mod own;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
 use crate::config::env::{EnvSource, non_empty};
+use lines::{LastLines, Lines};
 use own::{OwnError, OwnTelemetry, Providers};
 
 /// Targets that say nothing about the bridge below `info`, and everything about each frame.
@@ -54,9 +56,11 @@ impl LogFormat {
 
 /// What is going on as long as the program logs.
 #[derive(Debug)]
-#[must_use = "the bridge's own telemetry ends with it"]
+#[must_use = "the last lines of the log are waited for when it is dropped"]
 pub struct Diagnostics {
     own: Option<Providers>,
+    /// Waits for the log's last lines when it is dropped.
+    _last_lines: LastLines,
 }
 
 /// Why nothing can be logged.
@@ -68,6 +72,9 @@ pub enum StartError {
     /// The bridge's own telemetry cannot be sent where it should.
     #[error(transparent)]
     Own(#[from] OwnError),
+    /// There is no thread for it.
+    #[error("start the thread that writes the log: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// Begins to log to standard error, for the rest of the program, and to send the bridge's own telemetry if asked to.
@@ -86,9 +93,10 @@ pub fn start(
         // What it says at every failed request, the bridge says itself, less often.
         !(quiet_sdk && metadata.target().starts_with("opentelemetry"))
     }));
+    let (lines, last_lines) = Lines::start(io::stderr())?;
     let log = match format {
-        LogFormat::Text => text(io::stderr).with_filter(filter).boxed(),
-        LogFormat::Json => json(io::stderr).with_filter(filter).boxed(),
+        LogFormat::Text => text(lines).with_filter(filter).boxed(),
+        LogFormat::Json => json(lines).with_filter(filter).boxed(),
     };
     let records = own.as_ref().and_then(|own| own.records(self::filter(env).0));
     let spans = own.as_ref().and_then(Providers::spans);
@@ -96,7 +104,7 @@ pub fn start(
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
     }
-    Ok(Diagnostics { own })
+    Ok(Diagnostics { own, _last_lines: last_lines })
 }
 
 impl Diagnostics {

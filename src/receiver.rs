@@ -5,6 +5,7 @@
 //! has sent is passed on or counted.
 
 mod admission;
+pub mod arrivals;
 mod budget;
 mod connection;
 pub mod credentials;
@@ -40,6 +41,7 @@ use crate::proto;
 use crate::proto::service::snakepit_bridge_server::{SERVICE_NAME, SnakepitBridgeServer};
 use crate::shard::{OVERSIZED_MARKER, Shards};
 use admission::AskForToken;
+use arrivals::Arrivals;
 use budget::Budgets;
 use credentials::Credentials;
 use listen::{Connections, Door};
@@ -169,7 +171,9 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
     let enough = CancellationToken::new();
     let closing = CancellationToken::new();
     let ask_for_token = AskForToken { credentials: credentials.clone(), stats: Arc::clone(&stats) };
+    let arrivals = Arc::new(Arrivals::default());
     let service = Service {
+        arrivals: Arc::clone(&arrivals),
         host_name,
         budgets: Budgets::new(&shards),
         shards,
@@ -215,6 +219,7 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
             served = serving => served,
             () = deadline => Ok(()),
             () = credentials.keep_fresh() => Ok(()),
+            () = arrivals.keep_counting() => Ok(()),
         }
     };
     let drain = Drain { health, sessions, draining, enough, closing };

@@ -11,6 +11,7 @@ use super::ledger::{self, BridgeLedger};
 use super::problem::Problem;
 use super::readiness;
 use super::sources::{AdminState, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures};
+use crate::diagnostics::lines;
 use crate::drops::DropReason;
 
 pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -71,6 +72,11 @@ impl Figures {
         families.extend(self.exporter_sizes());
         families.extend(self.store());
         families.extend(self.receiver());
+        families.push(counter(
+            "snakepit_bridge_log_lines_dropped",
+            "Lines of the log that were dropped, because nobody read it.",
+            lines::dropped(),
+        ));
         families
     }
 

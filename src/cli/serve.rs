@@ -25,7 +25,7 @@ pub(super) fn run(
         Err(error) => {
             console.complain(format_args!("error: failed to {error}"));
             return match error {
-                StartError::Log(_) => Exit::Internal,
+                StartError::Log(_) | StartError::Thread(_) => Exit::Internal,
                 StartError::Own(_) => Exit::Usage,
             };
         }

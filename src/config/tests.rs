@@ -8,9 +8,11 @@ use crate::admin::server::MAX_CONNECTIONS;
 use crate::control::glob::MAX_PATTERN_CHARS;
 use crate::control::policies::{MAX_PATTERNS, Policies, PolicySettings, Rule};
 use crate::control::policy::Rate;
+use crate::diagnostics::lines::MAX_WAITING_LINES;
 use crate::engine::settings::{MAX_KEY_BYTES, MAX_NAME_CHARS, RedactAction, RedactRule};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::{batch, retry};
+use crate::receiver::arrivals::ARRIVAL_LINES;
 use crate::receiver::credentials::MAX_CREDENTIAL_BYTES;
 use crate::receiver::identity::MAX_IDENTITY_CHARS;
 use crate::receiver::listen::{HANDSHAKE_LIMIT, MAX_HANDSHAKES};
@@ -457,6 +459,7 @@ fn the_documentation_names_every_limit_at_its_value() {
     let streams = usize::try_from(registry::MAX_STREAMS_PER_WORKER).unwrap();
     let batch_spans = usize::try_from(batch::DEFAULT_MAX_BATCH_SPANS).unwrap();
     let file_bytes = usize::try_from(file::MAX_FILE_BYTES).unwrap();
+    let arrival_lines = usize::try_from(ARRIVAL_LINES).unwrap();
     let credential_bytes = usize::try_from(MAX_CREDENTIAL_BYTES).unwrap();
     let message_bytes = usize::try_from(receiver::DEFAULT_MAX_MESSAGE_BYTES).unwrap();
     let rows = [
@@ -515,6 +518,8 @@ fn the_documentation_names_every_limit_at_its_value() {
         ("how long a refused export is tried again", wait(retry::DEFAULT_MAX_ELAPSED), ""),
         ("connections to the admin port", value(MAX_CONNECTIONS), ""),
         ("bytes of the configuration file", value(file_bytes), ""),
+        ("lines of the log that wait to be read", value(MAX_WAITING_LINES), ""),
+        ("lines of the log a minute about workers that come and go", value(arrival_lines), ""),
         ("bytes of a file with a certificate, key or worker token", value(credential_bytes), ""),
     ];
 

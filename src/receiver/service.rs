@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::admission::{refuse, unauthenticated};
+use super::arrivals::Arrivals;
 use super::budget::Budgets;
 use super::connection::Peer;
 use super::identity::{self, Ends, Introduction};
@@ -34,6 +35,7 @@ pub(super) struct Service {
     pub(super) registry: Arc<Registry>,
     pub(super) policies: Arc<Policies>,
     pub(super) stats: Arc<ReceiverStats>,
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) sessions: TaskTracker,
     pub(super) draining: CancellationToken,
     pub(super) enough: CancellationToken,
@@ -140,6 +142,7 @@ impl Service {
         let session = Session {
             incoming,
             controls,
+            arrivals: Arc::clone(&self.arrivals),
             opened,
             identity,
             policy,

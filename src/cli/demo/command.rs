@@ -59,10 +59,13 @@ pub(in crate::cli) fn run(
         Err(error) => return console.refuse(&error),
     };
     prepare(&mut config);
-    if let Err(error) = diagnostics::start(config.log_format, &env, None) {
-        console.complain(format_args!("error: failed to {error}"));
-        return Exit::Internal;
-    }
+    let _diagnostics = match diagnostics::start(config.log_format, &env, None) {
+        Ok(diagnostics) => diagnostics,
+        Err(error) => {
+            console.complain(format_args!("error: failed to {error}"));
+            return Exit::Internal;
+        }
+    };
     for warning in config.warnings.iter().chain(&misspelt_variables(own_variables)) {
         tracing::warn!("{warning}");
     }
