@@ -44,7 +44,7 @@ use admission::AskForToken;
 use arrivals::Arrivals;
 use budget::Budgets;
 use credentials::Credentials;
-use listen::{Connections, Door};
+use listen::{Connections, Door, MAX_HANDSHAKES};
 use oversize::WithoutOversized;
 use registry::Registry;
 use service::Service;
@@ -162,7 +162,12 @@ impl std::fmt::Debug for Drain {
 pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildError> {
     let Settings { listen, max_message_bytes, host_name, credentials, max_connections } = settings;
     let Parts { shards, registry, policies, stats } = parts;
-    let door = Door { credentials: credentials.clone(), max_connections, stats: Arc::clone(&stats) };
+    let door = Door {
+        credentials: credentials.clone(),
+        max_connections,
+        max_handshakes: MAX_HANDSHAKES,
+        stats: Arc::clone(&stats),
+    };
     let connections =
         Connections::bind(listen, door).map_err(|error| BuildError::Listen { address: listen, error })?;
     let local_addr = connections.local_addr();

@@ -57,6 +57,7 @@ pub(super) struct Connections {
 pub(super) struct Door {
     pub(super) credentials: Credentials,
     pub(super) max_connections: usize,
+    pub(super) max_handshakes: usize,
     pub(super) stats: Arc<ReceiverStats>,
 }
 
@@ -91,7 +92,7 @@ impl Connections {
         let Some((config, client_id)) = self.door.credentials.tls() else {
             return Some(Connection::new(Io::Plain(stream), peer, seat));
         };
-        if self.handshakes.len() >= MAX_HANDSHAKES {
+        if self.handshakes.len() >= self.door.max_handshakes {
             refuse(stats, &peer, RefusedConnection::TooManyHandshakes);
             return None;
         }

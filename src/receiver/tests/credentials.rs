@@ -18,6 +18,7 @@ use super::rig::{Options, PATIENCE, Rig, Worker, eventually, open};
 use super::*;
 use crate::proto::service::snakepit_bridge_client::SnakepitBridgeClient;
 use crate::receiver::credentials::{CredentialFiles, Credentials, FileError, Role, TlsFiles};
+use crate::receiver::listen::{Connections, Door};
 use crate::receiver::refusals::{RefusedConnection, Unauthenticated};
 use crate::receiver::tls::ClientId;
 
@@ -261,6 +262,45 @@ async fn a_peer_that_says_nothing_holds_nobody_up_and_is_closed() {
     tokio::time::resume();
     eventually(|| refused(&rig, RefusedConnection::HandshakeTimeout) == 50).await;
     eventually(|| rig.parts.stats.snapshot().connections_open == 1).await;
+}
+
+#[tokio::test]
+async fn a_handshake_too_many_is_closed_and_those_under_way_are_not_disturbed() {
+    let port = Port::tls();
+    let stats = Arc::<ReceiverStats>::default();
+    let door = Door {
+        credentials: Credentials::load(port.files()).unwrap(),
+        max_connections: 10,
+        max_handshakes: 2,
+        stats: Arc::clone(&stats),
+    };
+    let mut connections = Connections::bind("127.0.0.1:0".parse().unwrap(), door).unwrap();
+    let address = connections.local_addr();
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let accepted = connections.next().await;
+        (accepted.unwrap().unwrap(), connections)
+    });
+    let too_many = RefusedConnection::TooManyHandshakes.index();
+    let silent = TcpStream::connect(address).await.unwrap();
+    let slow = TcpStream::connect(address).await.unwrap();
+    eventually(|| stats.snapshot().connections_open == 2).await;
+
+    let mut third = TcpStream::connect(address).await.unwrap();
+
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, third.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, b"");
+    assert_eq!(stats.snapshot().refused_connections[too_many], 1);
+
+    drop(slow);
+    eventually(|| stats.snapshot().connections_open == 1).await;
+    let client = SnakepitBridgeClient::new(port.channel(address, None));
+    tokio::select! {
+        _ = open(&client, &[]) => panic!("nobody answers here"),
+        accepted = server.join_next() => assert!(accepted.unwrap().is_ok()),
+    }
+    drop(silent);
 }
 
 /// What no TLS library would send: the port survives all of it, and counts all of it.
