@@ -72,6 +72,7 @@ fn span(source: &Arc<Source>, number: u64) -> Span {
         parent_span_id: Some(SpanId([9; 8])),
         parent_is_remote: true,
         trace_flags: TraceFlags::SAMPLED,
+        sampling_is_decided: false,
         trace_state: None,
         name: "snakepit.python.tool.execution".into(),
         kind: SpanKind::Internal,
@@ -85,6 +86,7 @@ fn span(source: &Arc<Source>, number: u64) -> Span {
         }],
         dropped_events: 0,
         links: Vec::new(),
+        dropped_links: 0,
         status: Status::Error("boom".into()),
     }
 }

@@ -5,6 +5,7 @@
 //! the workers of one shard; workers share nothing.
 
 pub mod attributes;
+mod b3;
 mod clock;
 mod closing;
 mod compose;
@@ -22,6 +23,7 @@ mod open;
 mod pairing;
 pub mod report;
 mod roots;
+pub mod sampler;
 pub mod settings;
 pub mod span;
 mod standalone;
@@ -29,6 +31,7 @@ mod state;
 #[doc(hidden)]
 pub mod steps;
 mod tolerance;
+mod trace_state;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

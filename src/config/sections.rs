@@ -101,6 +101,7 @@ pub(super) fn engine(resolver: &mut Resolver<'_>) -> Settings {
         trace_epoch,
         trace_idle: defaults.trace_idle,
         redact: redact(resolver),
+        propagators: defaults.propagators,
         limits: Limits { max_open_spans_per_worker, ..defaults.limits },
     }
 }

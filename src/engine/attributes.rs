@@ -48,6 +48,17 @@ pub enum AttributeValue<'a> {
     Bool(bool),
 }
 
+/// How the keys begin by which the engine says what it did, and what a span is.
+const MARKS: [&str; 7] = [
+    "snakepit.event",
+    "snakepit.correlation_id",
+    "snakepit.parent",
+    "snakepit.span.",
+    "snakepit.clock",
+    "error.type",
+    "exception.",
+];
+
 impl Attributes {
     /// An empty list with room for what `event` says and for its correlation id; with `marks`, for the marks of a
     /// finished span as well.
@@ -90,6 +101,29 @@ impl Attributes {
         }
         self.dropped = self.dropped.saturating_add(other.dropped).saturating_add(left_out);
         left_out
+    }
+
+    /// Leaves out the attributes beyond `max`, counted, and the characters (code points) of each text beyond
+    /// `max_chars`, which are not. What came first stays, but the engine's own marks are the last to go.
+    pub fn keep_within(&mut self, max: usize, max_chars: Option<usize>) {
+        let beyond = self.len().saturating_sub(max);
+        if beyond > 0 {
+            let is_mark = |entry: &Entry| MARKS.iter().any(|mark| self.key_of(*entry).starts_with(mark));
+            let (mut kept, others): (Vec<_>, Vec<_>) = self.entries.iter().partition(|entry| is_mark(entry));
+            let room = max.saturating_sub(kept.len());
+            kept.extend(others.into_iter().take(room));
+            kept.truncate(max);
+            self.entries = kept;
+        }
+        self.dropped = self.dropped.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        let Some(max_chars) = max_chars else { return };
+        for at in 0..self.entries.len() {
+            let AttributeValue::Text(text) = self.value_of(self.entries[at]) else { continue };
+            // The text stays where it is, with a shorter length.
+            let kept = truncated_chars(text, max_chars).len() as u64;
+            let entry = &mut self.entries[at];
+            entry.bits = entry.bits & !u64::from(u32::MAX) | kept;
+        }
     }
 
     /// Gives back the room that nothing came for.
@@ -210,6 +244,15 @@ impl Attributes {
     }
 }
 
+/// The first `max` characters (code points) of `text`.
+pub(crate) fn truncated_chars(text: &str, max: usize) -> &str {
+    // A character takes a byte at least.
+    if text.len() <= max {
+        return text;
+    }
+    text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
+}
+
 impl std::fmt::Debug for Attributes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_map().entries(self.iter()).finish()
@@ -243,6 +286,26 @@ mod tests {
         attributes.set("int", AttributeValue::Text("replaced"));
         assert_eq!((attributes.len(), attributes.value("int")), (5, Some(AttributeValue::Text("replaced"))));
         assert_eq!(attributes.value("absent"), None);
+    }
+
+    #[test]
+    fn what_came_first_stays_and_texts_are_cut_between_characters() {
+        let mut attributes = Attributes::default();
+        for (key, value) in [("a", "grüße"), ("b", "🦀🦀🦀"), ("c", "x")] {
+            attributes.set(key, AttributeValue::Text(value));
+        }
+        attributes.keep_within(2, Some(2));
+        let kept: Vec<_> = attributes.iter().collect();
+        assert_eq!(kept, [("a", AttributeValue::Text("gr")), ("b", AttributeValue::Text("🦀🦀"))]);
+        assert_eq!(attributes.dropped(), 1);
+        attributes.set("snakepit.event", AttributeValue::Text("[:a]"));
+        attributes.keep_within(2, Some(2));
+        let kept: Vec<_> = attributes.iter().map(|(key, _)| key).collect();
+        assert_eq!((kept, attributes.dropped()), (vec!["snakepit.event", "a"], 2), "marks go last");
+        attributes.keep_within(2, Some(0));
+        assert!(attributes.iter().all(|(_, value)| value == AttributeValue::Text("")));
+        attributes.keep_within(0, None);
+        assert_eq!((attributes.len(), attributes.dropped()), (0, 4));
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl WorkerState {
         self.mark_adjusted(&mut finished, times);
         self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
         let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+        cx.outputs.push_back(Output::Span(finished.into_span(source, &cx.settings.limits)));
     }
 
     /// Marks and counts a span whose times had to be moved.

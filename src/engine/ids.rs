@@ -42,7 +42,7 @@ pub(crate) struct ExplicitIdentity {
     pub(crate) parent: Option<SpanId>,
 }
 
-fn id_bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn id_bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let id: [u8; N] = bytes.try_into().ok()?;
     (id != [0; N]).then_some(id)
 }
@@ -61,7 +61,11 @@ impl ExplicitIdentity {
             [] => None,
             bytes => Some(SpanId(id_bytes(bytes)?)),
         };
-        let flags = sent.trace_flags.map_or(TraceFlags::SAMPLED, |flags| TraceFlags(flags as u8));
+        // Most clients cannot tell a 0 from nothing said; taken at its word, all of their spans would vanish.
+        let flags = match sent.trace_flags {
+            None | Some(0) => TraceFlags::SAMPLED,
+            Some(flags) => TraceFlags(flags as u8).decided(),
+        };
         let context = SpanContext {
             trace_id: TraceId(id_bytes(sent.trace_id)?),
             span_id: SpanId(id_bytes(sent.span_id)?),
@@ -102,7 +106,7 @@ impl TraceParent {
 }
 
 /// Lower-case hex digits only, as W3C asks.
-fn hex_bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn hex_bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     if digits.len() != 2 * N {
         return None;

@@ -527,7 +527,7 @@ impl WorkerState {
             self.leave(until, place.interval, place.base);
         }
         let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+        cx.outputs.push_back(Output::Span(finished.into_span(source, &cx.settings.limits)));
     }
 }
 

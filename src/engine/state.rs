@@ -195,11 +195,11 @@ impl WorkerState {
         match (name.phase, refusal) {
             (Some(Phase::Start) | None, Some(reason)) => self.drop_event(reason),
             (Some(Phase::Start), None) => {
-                let half = self.half(event, name, false);
+                let half = self.half(cx, event, name, false);
                 self.start(cx, event, half);
             }
             (Some(Phase::Stop | Phase::Exception), refusal) => {
-                let half = self.half(event, name, true);
+                let half = self.half(cx, event, name, true);
                 self.end(cx, event, half, refusal);
             }
             (None, None) => self.standalone(cx, event, &name),
@@ -209,11 +209,12 @@ impl WorkerState {
 
     fn half<'e>(
         &mut self,
+        cx: &Shared<'_>,
         event: &Event<'e>,
         name: Arc<crate::engine::naming::Name>,
         is_end: bool,
     ) -> Half<'e> {
-        let mut half = Half::read(event, name, is_end);
+        let mut half = Half::read(event, name, is_end, cx.settings.propagators);
         self.ledger.notes.malformed_identity += u64::from(half.malformed_identity);
         if half.group.is_none() && self.runs_one_at_a_time {
             half.group = Some(half::ONE_AT_A_TIME_GROUP);

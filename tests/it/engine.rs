@@ -6,6 +6,7 @@ mod laws;
 mod limits;
 mod nesting;
 mod pairing_table;
+mod sampling;
 mod simulation;
 mod standalone;
 mod steps;
