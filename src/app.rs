@@ -22,11 +22,12 @@ use crate::admin::{self, Readiness};
 use crate::config::Config;
 use crate::control::policies::Policies;
 use crate::engine::EventLedger;
+use crate::exporter::signal::Signal;
 use crate::exporter::{self, ExportSnapshot, ExporterHandle};
 use crate::receiver::registry::Registry;
 use crate::receiver::stats::ReceiverStats;
 use crate::receiver::{self, Drain, Receiver};
-use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Shards, Tap};
+use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, Sampling, ShardMessage, ShardTask, Shards, Tap};
 use crate::time::Now;
 
 pub(crate) use clock::{after, start as start_clock};
@@ -84,6 +85,7 @@ pub struct App {
     pub admin_addr: SocketAddr,
     shards: Shards,
     exporter: ExporterHandle,
+    sampling: Arc<Sampling>,
     drain: Drain,
     readiness: Readiness,
     stop_admin: CancellationToken,
@@ -100,7 +102,7 @@ impl App {
     pub async fn start(config: Config, tap: Option<Tap>) -> Result<Self, RunError> {
         let clock: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(clock::start());
         let exporter_clock = Arc::clone(&clock);
-        let settings = config.otel.exporter_settings(config.same_host, clock::seed());
+        let settings = config.otel.exporter_settings(Signal::Traces, config.same_host, clock::seed());
         let (exporter, export) = exporter::build(settings, move || exporter_clock())
             .map_err(|error| RunError::Usage(error.to_string()))?;
         let policies = Policies::new(&config.control).map_err(|error| RunError::Usage(error.to_string()))?;
@@ -110,6 +112,7 @@ impl App {
         let registry = Arc::new(Registry::new(config.receiver.max_workers));
         let shards = threads();
         let capacity = Capacity::new(shards, config.max_open_spans, config.max_open_bytes);
+        let sampling = Arc::new(Sampling::new(config.otel.sampler(config.sampling)));
         let settings = Arc::new(config.engine.clone());
         let mut senders = Vec::with_capacity(shards);
         for number in 0..shards {
@@ -119,6 +122,7 @@ impl App {
                 number: u16::try_from(number).expect("shards are few"),
                 messages,
                 exporter: exporter.clone(),
+                sampling: Arc::clone(&sampling),
                 registry: Arc::clone(&registry),
                 capacity: capacity.clone(),
                 tap: tap.clone(),
@@ -148,8 +152,8 @@ impl App {
             readiness: readiness.clone(),
             capacity,
             export: {
-                let exporter = exporter.clone();
-                Arc::new(move || export_figures(exporter.snapshot()))
+                let (exporter, sampling) = (exporter.clone(), Arc::clone(&sampling));
+                Arc::new(move || export_figures(exporter.snapshot(), &sampling))
             },
             receiver: {
                 let max_workers = config.receiver.max_workers as u64;
@@ -177,6 +181,7 @@ impl App {
             admin_addr,
             shards,
             exporter,
+            sampling,
             drain,
             readiness,
             stop_admin,
@@ -210,7 +215,7 @@ impl App {
         let ending = async { while self.tasks.join_next().await.is_some() {} };
         // What is left are connections that do not close; they end with the program.
         let _ = tokio::time::timeout(left().clamp(LEAST_STAGE, admin::server::CLOSING_LIMIT), ending).await;
-        BridgeLedger { events, export: export_figures(snapshot) }
+        BridgeLedger { events, export: export_figures(snapshot, &self.sampling) }
     }
 
     /// Has the shards close what is open, and adds up their last sums.
@@ -242,10 +247,10 @@ fn not_listening(error: receiver::BuildError) -> RunError {
     }
 }
 
-fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
+fn export_figures(snapshot: ExportSnapshot, sampling: &Sampling) -> ExportFigures {
     ExportFigures {
         exported: snapshot.exported,
-        sampled_out: 0,
+        sampled_out: sampling.sampled_out(),
         spooled: 0,
         refused: snapshot.refused,
         queued_bytes: snapshot.queued_bytes,

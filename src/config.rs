@@ -33,8 +33,9 @@ use crate::config::otel::OtelSettings;
 use crate::control::policies::PolicySettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
+use crate::engine::sampler::Exceptions;
 use env::{EnvSource, non_empty};
-use file::{Node, Value};
+use file::Node;
 use flags::Flags;
 use provenance::{Effective, Problem, Source};
 use resolve::Resolver;
@@ -72,6 +73,8 @@ pub struct Config {
     pub max_open_bytes: usize,
     /// The workers run where the bridge runs, whatever their addresses say: they share its host's attributes.
     pub same_host: bool,
+    /// Spans that are kept although the sampler says no.
+    pub sampling: Exceptions,
     /// What the `OTEL_*` variables say.
     pub otel: OtelSettings,
     /// Every value that counts, with its source, in the order of the file; then those of the `OTEL_*` variables.
@@ -120,10 +123,10 @@ impl Config {
         let mut problems = Vec::new();
         let path = config_path(flags, env);
         let root = match &path {
-            None => Node { line: 0, value: Value::Null },
+            None => Node::NOTHING,
             Some((path, source)) => read_file(path, source).unwrap_or_else(|problem| {
                 problems.push(problem);
-                Node { line: 0, value: Value::Null }
+                Node::NOTHING
             }),
         };
         let path: Arc<str> = path.map(|(path, _)| path).unwrap_or_default().into();
@@ -136,14 +139,11 @@ impl Config {
         let config = resolve(&mut resolver, terminal);
         let Resolver { mut problems, mut effective, mut warnings, .. } = resolver;
         effective.sort_by_key(|effective| schema::position(&effective.key));
-        let otel = OtelSettings::from_env(env).unwrap_or_else(|errors| {
-            problems.extend(errors.into_iter().map(|error| Problem {
-                source: Source::Variable(error.variable),
-                key: None,
-                message: format!("`{}`: {}", error.value.escape_debug(), error.reason),
-            }));
+        let otel = OtelSettings::load(env).unwrap_or_else(|errors| {
+            problems.extend(errors);
             config.otel.clone()
         });
+        let otel_file: Arc<str> = otel.config_file.value.as_deref().unwrap_or_default().into();
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
         effective.extend(otel.effective().into_iter().map(|effective| Effective {
             key: effective.variable.to_owned(),
@@ -151,13 +151,29 @@ impl Config {
             source: match effective.origin {
                 env::Origin::Default => Source::Default,
                 env::Origin::Variable(name) => Source::Variable(name),
+                env::Origin::File(line) => Source::File { path: Arc::clone(&otel_file), line },
             },
         }));
         problems.sort_by_key(|problem| problem.source.line());
         if problems.is_empty() {
-            Ok(Self { otel, effective, warnings, ..config })
+            let mut config = Self { otel, effective, warnings, ..config };
+            config.obey_otel();
+            Ok(config)
         } else {
             Err(ConfigError { problems })
+        }
+    }
+}
+
+impl Config {
+    /// Tells the other parts what the standard configuration says about them.
+    fn obey_otel(&mut self) {
+        self.otel.limits.apply(&mut self.engine.limits);
+        self.engine.propagators = self.otel.propagators.value;
+        if self.otel.sdk_disabled.value {
+            // Whatever rules say: workers are told so, and what arrives all the same is dropped.
+            self.control.enabled = false;
+            self.control.rules.iter_mut().for_each(|rule| rule.enabled = None);
         }
     }
 }
@@ -190,7 +206,8 @@ fn config_path(flags: &Flags, env: &dyn EnvSource) -> Option<(String, Source)> {
         .or_else(|| Some((non_empty(env, key.variable)?, Source::Variable(key.variable))))
 }
 
-fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
+/// The text of a configuration file.
+fn read_text(path: &str, source: &Source) -> Result<String, Problem> {
     let unreadable = |message: String| Problem { source: source.clone(), key: None, message };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -199,7 +216,7 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
     if u64::try_from(bytes.len()).is_ok_and(|bytes| bytes > file::MAX_FILE_BYTES) {
         return Err(unreadable(format!("`{path}` is larger than {} bytes", file::MAX_FILE_BYTES)));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let newlines = before.iter().filter(|byte| **byte == b'\n').count();
         Problem {
@@ -207,8 +224,16 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
             key: None,
             message: "this line is not UTF-8".to_owned(),
         }
-    })?;
-    file::parse(&text).map_err(|error| Problem {
+    })
+}
+
+fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
+    let text = read_text(path, source)?;
+    parse_file(path, &text)
+}
+
+fn parse_file(path: &str, text: &str) -> Result<Node, Problem> {
+    file::parse(text).map_err(|error| Problem {
         source: Source::File { path: path.into(), line: error.line.unwrap_or(0) },
         key: None,
         message: error.message,
@@ -236,6 +261,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
     let mut engine = sections::engine(resolver);
     let control = sections::control(resolver, &engine.prefix);
     sections::metrics(resolver);
+    let sampling = sections::sampling(resolver);
     let same_host = sections::same_host(resolver);
     let limits = sections::limits(resolver);
     // A worker's share is never more than the whole.
@@ -255,6 +281,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         max_open_spans: limits.max_open_spans,
         max_open_bytes: limits.max_open_bytes,
         same_host,
+        sampling,
         otel: OtelSettings::default(),
         effective: Vec::new(),
         warnings: Vec::new(),

@@ -1,7 +1,6 @@
 //! The bridge's own log: to standard error, as text for people or JSON for machines.
 //!
-//! `RUST_LOG` says what is logged, in tracing's own syntax; without it `OTEL_LOG_LEVEL` gives a level, and without that
-//! it is `info`. Whatever workers sent, a record is one line, and no control character reaches a terminal.
+//! `RUST_LOG` says what is logged, in tracing's own syntax; without it the configuration gives a level. Whatever workers sent, a record is one line, and no control character reaches a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -35,15 +34,48 @@ impl LogFormat {
     }
 }
 
+/// The least important record that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What helps to find a mistake.
+    Debug,
+    /// What operators care about.
+    Info,
+    /// What should not repeat.
+    Warn,
+    /// What is broken.
+    Error,
+    /// Nothing.
+    Off,
+}
+
+impl LogLevel {
+    /// The level as `OTEL_LOG_LEVEL` and `check` spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// Begins to log to standard error, for the rest of the program.
 ///
 /// # Errors
 /// When something else logs already.
 pub fn start(
     format: LogFormat,
+    level: LogLevel,
     env: &impl EnvSource,
 ) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
-    let (filter, complaint) = filter(env);
+    let (filter, complaint) = filter(level, env);
     let set = match format {
         LogFormat::Text => tracing::subscriber::set_global_default(text(filter, io::stderr)),
         LogFormat::Json => tracing::subscriber::set_global_default(json(filter, io::stderr)),
@@ -55,36 +87,19 @@ pub fn start(
 }
 
 /// What is logged, and what could not be understood about it.
-fn filter(env: &impl EnvSource) -> (EnvFilter, Option<String>) {
+fn filter(level: LogLevel, env: &impl EnvSource) -> (EnvFilter, Option<String>) {
     if let Some(directives) = non_empty(env, "RUST_LOG") {
         return match EnvFilter::try_new(&directives) {
             Ok(filter) => (filter, None),
-            Err(error) => (at_level("info"), Some(format!("RUST_LOG `{directives}` is ignored: {error}"))),
+            Err(error) => (at_level(level), Some(format!("RUST_LOG `{directives}` is ignored: {error}"))),
         };
     }
-    let Some(asked) = non_empty(env, "OTEL_LOG_LEVEL") else { return (at_level("info"), None) };
-    let level = match asked.to_ascii_lowercase().as_str() {
-        "trace" => "trace",
-        "debug" => "debug",
-        "info" => "info",
-        "warn" => "warn",
-        // Nothing here is worse than an error.
-        "error" | "fatal" => "error",
-        "none" | "off" => "off",
-        _ => {
-            let known = "trace, debug, info, warn, error, fatal, none";
-            return (
-                at_level("info"),
-                Some(format!("OTEL_LOG_LEVEL `{asked}` is ignored: it is none of {known}")),
-            );
-        }
-    };
     (at_level(level), None)
 }
 
-fn at_level(level: &str) -> EnvFilter {
-    let mut directives = level.to_owned();
-    if ["debug", "trace"].contains(&level) {
+fn at_level(level: LogLevel) -> EnvFilter {
+    let mut directives = level.as_str().to_owned();
+    if matches!(level, LogLevel::Debug | LogLevel::Trace) {
         for target in TRANSPORT_TARGETS {
             write!(directives, ",{target}=info").expect("a String takes everything");
         }
@@ -210,7 +225,7 @@ mod tests {
         let nasty = "a\u{1b}[2Jb\nc\u{85}\u{202e}d";
 
         let written = Written::default();
-        tracing::subscriber::with_default(text(at_level("info"), written.clone()), || {
+        tracing::subscriber::with_default(text(at_level(LogLevel::Info), written.clone()), || {
             tracing::info!(worker.id = nasty, "{nasty}");
         });
         let text = written.text();
@@ -219,7 +234,7 @@ mod tests {
         assert!(text.contains("[2Jb"), "{text:?}");
 
         let written = Written::default();
-        tracing::subscriber::with_default(json(at_level("info"), written.clone()), || {
+        tracing::subscriber::with_default(json(at_level(LogLevel::Info), written.clone()), || {
             tracing::info!(worker.id = nasty, "{nasty}");
         });
         let text = written.text();
@@ -239,23 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn rust_log_beats_otel_log_level_beats_info() {
-        let filter_of = |variables: &[(&str, &str)]| {
+    fn rust_log_beats_the_level() {
+        let filter_of = |level: LogLevel, variables: &[(&str, &str)]| {
             let env: BTreeMap<_, _> =
                 variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let (filter, complaint) = filter(&env);
+            let (filter, complaint) = filter(level, &env);
             (filter.to_string(), complaint.is_some())
         };
-        assert_eq!(filter_of(&[]), ("info".to_owned(), false));
-        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "WARN")]), ("warn".to_owned(), false));
-        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "none")]), ("off".to_owned(), false));
-        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "loud")]), ("info".to_owned(), true));
-        assert_eq!(
-            filter_of(&[("OTEL_LOG_LEVEL", "warn"), ("RUST_LOG", "error")]),
-            ("error".to_owned(), false)
-        );
-        assert_eq!(filter_of(&[("RUST_LOG", "a=b=c")]), ("info".to_owned(), true));
-        let (debug, _) = filter_of(&[("OTEL_LOG_LEVEL", "debug")]);
+        assert_eq!(filter_of(LogLevel::Info, &[]), ("info".to_owned(), false));
+        assert_eq!(filter_of(LogLevel::Off, &[]), ("off".to_owned(), false));
+        assert_eq!(filter_of(LogLevel::Warn, &[("RUST_LOG", "error")]), ("error".to_owned(), false));
+        assert_eq!(filter_of(LogLevel::Warn, &[("RUST_LOG", "a=b=c")]), ("warn".to_owned(), true));
+        let (debug, _) = filter_of(LogLevel::Debug, &[]);
         assert!(debug.contains("h2=info"), "{debug}");
     }
 

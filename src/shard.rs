@@ -4,6 +4,7 @@
 //! channel makes a stream stop reading, which is the back-pressure that a worker sees.
 
 mod capacity;
+mod sampling;
 mod task;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::engine::{EventLedger, StreamId};
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
+pub use sampling::Sampling;
 pub use task::{ShardTask, Tap};
 
 /// Messages that a shard's channel holds: enough that a stream need not wait for the task at every turn, few enough

@@ -19,7 +19,7 @@ pub(super) fn run(
         Ok(config) => config,
         Err(error) => return console.refuse(&error),
     };
-    if let Err(error) = diagnostics::start(config.log_format, env) {
+    if let Err(error) = diagnostics::start(config.log_format, config.otel.log_level.value, env) {
         console.complain(format_args!("error: failed to start the log: {error}"));
         return Exit::Internal;
     }

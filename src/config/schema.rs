@@ -108,6 +108,7 @@ pub const FILE: &[(&str, Shape)] = &[
             ("grpc_stream", Shape::Leaf),
         ]),
     ),
+    ("sampling", Shape::Section(&[("keep_errors", Shape::Leaf), ("keep_slower_than", Shape::Leaf)])),
     (
         "control",
         Shape::Section(&[(

@@ -14,6 +14,7 @@ use super::schema;
 use super::value::Setting;
 use crate::control::policies::{MAX_PATTERNS, PolicySettings, RATE_WITH_PATTERNS, Rule};
 use crate::control::policy::Rate;
+use crate::engine::sampler::Exceptions;
 use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
 use crate::receiver;
 
@@ -295,6 +296,14 @@ pub(super) fn metrics(resolver: &mut Resolver<'_>) {
     {
         no_effect_yet(resolver, path, "metrics are not built yet");
     }
+}
+
+/// `sampling`.
+pub(super) fn sampling(resolver: &mut Resolver<'_>) -> Exceptions {
+    let errors = resolver.filed("sampling.keep_errors", false, any);
+    let slower_than = resolver.filed("sampling.keep_slower_than", None::<Duration>, any);
+    let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+    Exceptions { errors, slower_than_ns: slower_than.map(nanos) }
 }
 
 fn no_effect_yet(resolver: &mut Resolver<'_>, path: &str, reason: impl Display) {

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::admin::server::MAX_CONNECTIONS;
+use crate::config::file::Value;
 use crate::control::glob::MAX_PATTERN_CHARS;
 use crate::control::policies::{MAX_PATTERNS, Policies, PolicySettings, Rule};
 use crate::control::policy::Rate;
@@ -236,12 +237,11 @@ fn a_list_of_patterns_has_an_end() {
 
 #[test]
 fn variables_of_export_and_the_file_are_wrong_together() {
-    let given =
-        Given::file("limits: {max_workers: 0}\n").variable("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
+    let given = Given::file("limits: {max_workers: 0}\n").variable("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c");
     assert_eq!(
         given.problems(),
         [
-            "OTEL_EXPORTER_OTLP_PROTOCOL: `http/json`: this protocol is not supported; grpc and http/protobuf are",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: `ftp://c`: not an http or https URL",
             "bridge.yaml:1: limits.max_workers: `0` is too few: at least 1 is needed",
         ]
     );
@@ -489,9 +489,19 @@ fn the_documentation_names_every_limit_at_its_value() {
         ("characters of an event's name", value(MAX_NAME_CHARS), ""),
         ("characters of a worker's id, pool or node", value(MAX_IDENTITY_CHARS), ""),
         ("bytes of an attribute's key", value(MAX_KEY_BYTES), ""),
-        ("bytes of an attribute's value", value(limits.max_attribute_value_bytes), ""),
-        ("attributes of a span", value(limits.max_attributes), ""),
-        ("events of a span", value(limits.max_span_events), ""),
+        (
+            "bytes of an attribute's value, where no number of characters is set",
+            value(limits.max_attribute_value_bytes),
+            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        ),
+        ("attributes of a span", value(limits.max_attributes), "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+        ("events of a span", value(limits.max_span_events), "OTEL_SPAN_EVENT_COUNT_LIMIT"),
+        (
+            "attributes of a span's event",
+            value(limits.max_event_attributes),
+            "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+        ),
+        ("links of a span", value(limits.max_span_links), "OTEL_SPAN_LINK_COUNT_LIMIT"),
         ("event patterns in one list", value(MAX_PATTERNS), ""),
         ("characters of a glob", value(MAX_PATTERN_CHARS), ""),
         ("spans in an export request", value(batch_spans), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),

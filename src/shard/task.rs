@@ -12,7 +12,7 @@ use crate::engine::{Engine, EventLedger, Input, Output, Settings, Span, StreamId
 use crate::event::{Event, wire};
 use crate::exporter::ExporterHandle;
 use crate::receiver::registry::Registry;
-use crate::shard::{Capacity, OVERSIZED_MARKER, ShardMessage};
+use crate::shard::{Capacity, OVERSIZED_MARKER, Sampling, ShardMessage};
 use crate::time::{Monotonic, Now};
 
 /// Messages of the channel that are taken in one turn, before time-outs and outputs have theirs.
@@ -32,6 +32,8 @@ pub struct ShardTask {
     pub messages: mpsc::Receiver<ShardMessage>,
     /// Where finished spans go.
     pub exporter: ExporterHandle,
+    /// Which of them.
+    pub sampling: Arc<Sampling>,
     /// Where forgotten workers are reported.
     pub registry: Arc<Registry>,
     /// The bridge's own limit.
@@ -165,6 +167,7 @@ impl ShardTask {
             // A watcher that does not keep up misses spans; the export does not.
             let _ = tap.try_send(spans.clone());
         }
+        self.sampling.thin(&mut spans);
         self.exporter.export(spans);
     }
 }
