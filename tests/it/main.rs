@@ -6,6 +6,7 @@ mod e2e;
 mod engine;
 mod export;
 mod lifecycle;
+mod otel_variables;
 mod start;
 mod support;
 mod tidy;
