@@ -5,6 +5,7 @@ mod demo;
 mod e2e;
 mod engine;
 mod export;
+mod faults;
 mod lifecycle;
 mod start;
 mod support;

@@ -4,7 +4,10 @@
 //! the test fail and show the program's log.
 
 pub(crate) mod bridge;
+pub(crate) mod collector;
+pub(crate) mod faulty_peer;
 pub(crate) mod jaeger;
+pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod python;

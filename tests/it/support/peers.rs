@@ -55,13 +55,17 @@ impl Peers {
 }
 
 /// Where `make peers` has put the programs.
-struct Programs {
-    otelcol: PathBuf,
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) otelcol: PathBuf,
     jaeger: PathBuf,
 }
 
 impl Programs {
-    fn find() -> Result<Self> {
+    /// # Errors
+    ///
+    /// When they are not built; the message says what to run.
+    pub(crate) fn find() -> Result<Self> {
         let lines = script_output("scripts/peers.sh", "--where")?;
         let path = |name: &str| {
             let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -106,7 +110,12 @@ async fn start_collector(
     Ok((process, format!("http://{grpc}"), format!("http://{http}")))
 }
 
-async fn ready(process: &mut Process, name: &str, url: &str) -> Result<()> {
+/// Waits until a program answers.
+///
+/// # Errors
+///
+/// When it ends, or does not answer in time.
+pub(crate) async fn ready(process: &mut Process, name: &str, url: &str) -> Result<()> {
     until(name, START_LIMIT, async || {
         process.ensure_running()?;
         Ok(fetch(url).await.ok())
