@@ -1,10 +1,12 @@
 //! Delivery with real faults: whatever the peer does, both sides' sums are equal to the item, and no span is wrong.
 
 mod answers;
+mod chaos;
 mod collector;
 mod connections;
 mod peer;
 mod sizes;
+mod state_dir;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
