@@ -1,4 +1,5 @@
-//! What an event costs in the engine, beyond its decoding: nanoseconds a span (two events), by kind of stream.
+//! What an event costs in the engine, beyond its decoding: nanoseconds a span (two events), by kind of stream. And what
+//! a checkpoint of it costs.
 //!
 //! `cargo bench --bench engine`
 #![allow(
@@ -10,12 +11,14 @@
     reason = "a program that measures time and prints it"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use snakepit_otel_bridge::control::policy::Policy;
 use snakepit_otel_bridge::engine::{Engine, Input, Output, Settings, StreamId};
 use snakepit_otel_bridge::event::{Event, Value};
+use snakepit_otel_bridge::store::RowKey;
 use snakepit_otel_bridge::time::{Monotonic, Now, UnixNanos};
 use snakepit_otel_bridge::worker::{Identity, WorkerKey};
 
@@ -57,6 +60,12 @@ impl Run {
 
     /// Start and stop of a span, `inner` in between.
     fn span(&mut self, name: &str, correlation: &str, at: i64, length: i64, inner: impl FnOnce(&mut Self)) {
+        self.start(name, correlation, at);
+        inner(self);
+        self.stop(name, correlation, at, at + length);
+    }
+
+    fn start(&mut self, name: &str, correlation: &str, at: i64) {
         let start = Event {
             parts: [name, "execution", "start"].into_iter().collect(),
             measurements: [("system_time", Value::Int(EPOCH + at))].into_iter().collect(),
@@ -66,7 +75,10 @@ impl Run {
             span: None,
         };
         self.send(&start, at);
-        inner(self);
+    }
+
+    fn stop(&mut self, name: &str, correlation: &str, at: i64, end: i64) {
+        let length = end - at;
         let stop = Event {
             parts: [name, "execution", "stop"].into_iter().collect(),
             measurements: [("duration", Value::Int(length))].into_iter().collect(),
@@ -75,7 +87,7 @@ impl Run {
             correlation_id: correlation,
             span: None,
         };
-        self.send(&stop, at + length);
+        self.send(&stop, end);
     }
 }
 
@@ -106,7 +118,63 @@ fn measure(name: &str, mut feed: impl FnMut(&mut Run, i64)) {
     println!("{name:<44} {best:7.0} ns a span");
 }
 
+/// 100,000 open spans, of which some change between checkpoints.
+fn measure_checkpoints() {
+    const OPEN: i64 = 100_000;
+    let mut run = Run::new();
+    let correlation = |number: i64| format!("sp-{number:024x}");
+    let start = |run: &mut Run, number: i64| run.start("tool", &correlation(number), number * 1_000);
+    (0..OPEN).for_each(|number| start(&mut run, number));
+    let mut rows = BTreeMap::new();
+    let mut head = Vec::new();
+    let mut write = |run: &mut Run, name: &str| {
+        let begun = Instant::now();
+        let written = run.engine.checkpoint();
+        let spent = begun.elapsed();
+        let bytes: usize = written.puts.iter().map(|(key, value)| key.len() + value.len()).sum();
+        println!(
+            "{name:<44} {:7.2} ms, {} rows, {bytes} bytes, {} deletes",
+            spent.as_secs_f64() * 1e3,
+            written.puts.len(),
+            written.deletes.len()
+        );
+        written.deletes.iter().for_each(|key| drop(rows.remove(key)));
+        rows.extend(written.puts);
+        head = written.head;
+    };
+    write(&mut run, "full checkpoint, 100,000 open spans");
+    write(&mut run, "nothing changed");
+    let mut busy = Run::new();
+    for number in 0..50_000 {
+        busy.span("tool", &correlation(number), number * 100_000, 50_000, |_| {});
+    }
+    let begun = Instant::now();
+    let bytes = busy.engine.checkpoint().puts.iter().map(|(_, value)| value.len()).sum::<usize>();
+    println!(
+        "{:<44} {:7.2} ms, {bytes} bytes",
+        "a worker that ends 10,000 spans a second",
+        begun.elapsed().as_secs_f64() * 1e3
+    );
+    for (name, changes) in [("10 spans ended, 10 began", 10), ("1,000 spans ended, 1,000 began", 1_000)] {
+        for number in 0..changes {
+            let at = (OPEN + changes + number) * 1_000;
+            run.stop("tool", &correlation(number + changes), (number + changes) * 1_000, at);
+            start(&mut run, OPEN + changes + number);
+        }
+        write(&mut run, name);
+    }
+    measure_restore(&run, &head, rows);
+}
+
+fn measure_restore(run: &Run, head: &[u8], rows: BTreeMap<RowKey, Vec<u8>>) {
+    let begun = Instant::now();
+    let restored = Engine::restore(Arc::new(Settings::default()), 0, head, rows.into_iter()).unwrap();
+    println!("{:<44} {:7.2} ms", "restored", begun.elapsed().as_secs_f64() * 1e3);
+    assert_eq!(restored.engine.ledger(), run.engine.ledger());
+}
+
 fn main() {
+    measure_checkpoints();
     measure("one after the other, without correlation", |run, at| {
         for step in 0..4 {
             run.span("tool", "", at + step * 10_000, 8_000, |_| {});

@@ -9,6 +9,7 @@ mod health;
 pub mod ledger;
 mod metrics;
 mod open_spans;
+pub mod own;
 mod problem;
 pub mod readiness;
 pub mod server;

@@ -1,11 +1,15 @@
 //! The composition root: builds the parts, owns their tasks, drains on shutdown.
 //!
 //! Whoever runs the bridge (`serve`, `demo`, tests) starts an [`App`] and shuts it down. The order of a shutdown is that
-//! of the data: no new streams, what is on the wire is read, the engines close what is open, the exporter flushes.
+//! of the data: no new streams, what is on the wire is read, the engines close what is open (or write it down, where there
+//! is a state directory), the exporter flushes, and what is left is on disk.
 
 mod clock;
+mod own;
 mod run;
+mod state;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +21,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::ledger::{BridgeLedger, sum};
 use crate::admin::readiness::State;
-use crate::admin::sources::{AdminState, ExportFigures, ReceiverFigures};
+use crate::admin::sources::{
+    AdminState, ExportFigures, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures,
+};
 use crate::admin::{self, Readiness};
-use crate::config::Config;
+use crate::config::{Config, ReceiverSettings};
 use crate::control::policies::Policies;
 use crate::engine::EventLedger;
+use crate::exporter::signal::Signal;
 use crate::exporter::{self, ExportSnapshot, ExporterHandle};
-use crate::receiver::registry::Registry;
+use crate::receiver::refusals::{RefusedConnection, Unauthenticated};
+use crate::receiver::registry::{Registry, Returning};
 use crate::receiver::stats::ReceiverStats;
 use crate::receiver::{self, Drain, Receiver};
+use crate::shard::journal::{Journal, fingerprint};
+use crate::shard::recover::{fresh, last_instant};
 use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Shards, Tap};
+use crate::store::{self, Store};
 use crate::time::Now;
 
 pub(crate) use clock::{after, start as start_clock};
+pub(crate) use own::own_telemetry;
 pub(crate) use run::announce;
 pub use run::run;
 pub(crate) use run::runtime;
@@ -87,6 +99,10 @@ pub struct App {
     drain: Drain,
     readiness: Readiness,
     stop_admin: CancellationToken,
+    stop_checkpoints: CancellationToken,
+    store: Option<Store>,
+    /// Spans on disk at the start that no engine knows of any more.
+    inherited: u64,
     shutdown_timeout: Duration,
     /// The parts' tasks; none ends before it is told to.
     tasks: JoinSet<&'static str>,
@@ -98,41 +114,73 @@ impl App {
     /// # Errors
     /// When a port cannot be had, or the endpoint makes no sense.
     pub async fn start(config: Config, tap: Option<Tap>) -> Result<Self, RunError> {
-        let clock: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(clock::start());
-        let exporter_clock = Arc::clone(&clock);
-        let settings = config.otel.exporter_settings(config.same_host, clock::seed());
-        let (exporter, export) = exporter::build(settings, move || exporter_clock())
-            .map_err(|error| RunError::Usage(error.to_string()))?;
         let policies = Policies::new(&config.control).map_err(|error| RunError::Usage(error.to_string()))?;
+        let (store, mut recovered) = state::open(&config.state).await?.unzip();
+        let inherited = recovered.as_ref().map_or(0, state::inherited);
+        let begun = recovered.as_ref().map(last_instant).unwrap_or_default();
+        let clock: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(clock::start_at(begun));
+        let exporter_clock = Arc::clone(&clock);
+        let mut settings = config.otel.exporter_settings(Signal::Traces, config.same_host, clock::seed());
+        settings.queue.max_spool_bytes = config.state.max_spool_bytes;
+        let parts =
+            state::exporter_parts(config.otel.sampler(config.sampling), store.as_ref(), recovered.as_mut());
+        let (exporter, export) = exporter::build_with(settings, move || exporter_clock(), parts)
+            .map_err(|error| RunError::Usage(error.to_string()))?;
 
+        let shards = u16::try_from(threads()).expect("threads are few");
+        let settings = Arc::new(config.engine.clone());
+        let fingerprint = fingerprint(&settings);
+        let mut beginning = match &mut recovered {
+            Some(recovered) => state::go_on(recovered, &settings, shards, clock(), &exporter),
+            None => fresh(&settings, shards),
+        };
+        if let Some(store) = &store {
+            state::write_all(&mut beginning, store, fingerprint, clock(), &exporter).await;
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(named("exporter", export));
         let registry = Arc::new(Registry::new(config.receiver.max_workers));
-        let shards = threads();
-        let capacity = Capacity::new(shards, config.max_open_spans, config.max_open_bytes);
-        let settings = Arc::new(config.engine.clone());
-        let mut senders = Vec::with_capacity(shards);
-        for number in 0..shards {
+        registry.restore(beginning.workers.into_iter().map(Returning::from), beginning.next_stream);
+        let capacity = Capacity::new(usize::from(shards), config.max_open_spans, config.max_open_bytes);
+        let mut senders = Vec::with_capacity(usize::from(shards));
+        for (number, shard) in (0..shards).zip(beginning.shards) {
             let (sender, messages) = mpsc::channel(SHARD_CHANNEL_CAPACITY);
             senders.push(sender);
+            let journal = store
+                .as_ref()
+                .map(|store| Journal::new(number, store.clone(), fingerprint, shard.next_ordinal));
             let task = ShardTask {
-                number: u16::try_from(number).expect("shards are few"),
+                number,
                 messages,
+                journal,
                 exporter: exporter.clone(),
                 registry: Arc::clone(&registry),
                 capacity: capacity.clone(),
                 tap: tap.clone(),
                 clock: Arc::clone(&clock),
             };
-            tasks.spawn(named("shard", task.run(Arc::clone(&settings))));
+            tasks.spawn(named("shard", task.run(shard.engine)));
         }
         let shards = Shards::new(senders);
+        let stop_checkpoints = CancellationToken::new();
+        if let Some(store) = &store {
+            let checkpoints = state::checkpoints(
+                store.clone(),
+                shards.clone(),
+                exporter.clone(),
+                config.state.checkpoint_interval,
+                stop_checkpoints.clone(),
+            );
+            tasks.spawn(named("checkpoints", checkpoints));
+        }
 
         let stats = Arc::new(ReceiverStats::default());
         let receiver_settings = receiver::Settings {
             listen: config.listen,
             max_message_bytes: u32::try_from(config.receiver.max_message_bytes).unwrap_or(u32::MAX),
             host_name: clock::host_name(),
+            credentials: config.credentials.clone(),
+            max_connections: config.receiver.max_connections,
         };
         let parts = receiver::Parts {
             shards: shards.clone(),
@@ -148,12 +196,14 @@ impl App {
             readiness: readiness.clone(),
             capacity,
             export: {
-                let exporter = exporter.clone();
-                Arc::new(move || export_figures(exporter.snapshot()))
+                let (exporter, store) = (exporter.clone(), store.clone());
+                Arc::new(move || {
+                    export_figures(exporter.snapshot(), store.as_ref().map(Store::figures), inherited)
+                })
             },
             receiver: {
-                let max_workers = config.receiver.max_workers as u64;
-                Arc::new(move || receiver_figures(&stats, &registry, max_workers))
+                let limits = config.receiver;
+                Arc::new(move || receiver_figures(&stats, &registry, limits))
             },
         };
         let listener = TcpListener::bind(config.admin.listen).await.map_err(|source| {
@@ -163,6 +213,9 @@ impl App {
             .local_addr()
             .map_err(|source| RunError::Unavailable { action: "name the admin port".to_owned(), source })?;
         let stop_admin = CancellationToken::new();
+        if config.own_telemetry.contains(&Signal::Metrics) {
+            tasks.spawn(named("own metrics", admin::own::keep_fresh(state.clone(), stop_admin.clone())));
+        }
         let router = admin::router(&config.admin, state);
         tasks.spawn(named("admin", admin::server::serve(listener, router, stop_admin.clone())));
         tasks.spawn(async move {
@@ -180,6 +233,9 @@ impl App {
             drain,
             readiness,
             stop_admin,
+            stop_checkpoints,
+            store,
+            inherited,
             shutdown_timeout: config.shutdown_timeout,
             tasks,
         })
@@ -204,13 +260,24 @@ impl App {
         if given_up > 0 {
             tracing::warn!(streams = given_up, "some streams could not be read to their end");
         }
+        self.stop_checkpoints.cancel();
+        if let Some(store) = self.store.as_ref().filter(|store| store.is_behind()) {
+            // The disk may take again what it did not keep up with.
+            let written = state::write_everything(store, &self.shards, &self.exporter);
+            let _ = tokio::time::timeout(left().min(CLOSING_LIMIT), written).await;
+        }
         let events = self.close_shards(left().clamp(LEAST_STAGE, CLOSING_LIMIT)).await;
         let snapshot = self.exporter.shutdown(left()).await;
+        if let Some(store) = &self.store
+            && !store.close().await
+        {
+            tracing::error!("the last of what was to be kept could not be written");
+        }
         self.stop_admin.cancel();
         let ending = async { while self.tasks.join_next().await.is_some() {} };
         // What is left are connections that do not close; they end with the program.
         let _ = tokio::time::timeout(left().clamp(LEAST_STAGE, admin::server::CLOSING_LIMIT), ending).await;
-        BridgeLedger { events, export: export_figures(snapshot) }
+        BridgeLedger { events, export: export_figures(snapshot, None, self.inherited) }
     }
 
     /// Has the shards close what is open, and adds up their last sums.
@@ -242,11 +309,46 @@ fn not_listening(error: receiver::BuildError) -> RunError {
     }
 }
 
-fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
+fn export_figures(
+    snapshot: ExportSnapshot,
+    store: Option<store::StoreFigures>,
+    inherited: u64,
+) -> ExportFigures {
+    let spool = SpoolFigures {
+        batches: snapshot.spooled_batches,
+        items: snapshot.spooled,
+        bytes: snapshot.spooled_bytes,
+        oldest_age_ns: snapshot.oldest_age.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
+    };
+    let traces = SignalFigures {
+        accepted: snapshot.made,
+        refused: snapshot.refused.clone(),
+        sent: snapshot.exported,
+        send_failed: snapshot.send_failed,
+        queue_items: snapshot.queued_spans,
+        queue_limit_items: snapshot.queue_capacity_spans,
+        queue_bytes: snapshot.queued_bytes,
+        queue_limit_bytes: snapshot.queue_capacity_bytes,
+        retries: snapshot.retries,
+        request_duration_ns: snapshot.request_duration_ns,
+        batch_items: snapshot.batch_items,
+        batch_bytes: snapshot.batch_bytes,
+        peer_is_down: snapshot.peer_is_down,
+        spool: store.is_some().then_some(spool),
+    };
     ExportFigures {
+        signals: BTreeMap::from([(Signal::Traces, traces)]),
+        store: store.map(|store| StoreFigures {
+            is_working: store.state == store::StoreState::Durable,
+            commits: store.commits,
+            commits_failed: store.failures,
+            bytes: store.disk_bytes,
+            spool_limit_bytes: snapshot.spool_capacity_bytes,
+        }),
         exported: snapshot.exported,
-        sampled_out: 0,
-        spooled: 0,
+        sampled_out: snapshot.sampled_out,
+        spooled: snapshot.spooled,
+        inherited,
         refused: snapshot.refused,
         queued_bytes: snapshot.queued_bytes,
         queue_capacity_bytes: snapshot.queue_capacity_bytes,
@@ -258,7 +360,7 @@ fn export_figures(snapshot: ExportSnapshot) -> ExportFigures {
     }
 }
 
-fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64) -> ReceiverFigures {
+fn receiver_figures(stats: &ReceiverStats, registry: &Registry, limits: ReceiverSettings) -> ReceiverFigures {
     let counts = stats.snapshot();
     ReceiverFigures {
         streams_open: counts.streams_open,
@@ -270,8 +372,16 @@ fn receiver_figures(stats: &ReceiverStats, registry: &Registry, max_workers: u64
         streams_refused: [("workers", counts.refused_workers), ("other", counts.refused_streams)]
             .into_iter()
             .collect(),
+        connections_open: counts.connections_open,
+        max_connections: limits.max_connections as u64,
+        connections_refused: RefusedConnection::ALL
+            .map(|reason| (reason.as_str(), counts.refused_connections[reason.index()]))
+            .into(),
+        requests_unauthenticated: Unauthenticated::ALL
+            .map(|reason| (reason.as_str(), counts.unauthenticated[reason.index()]))
+            .into(),
         workers: registry.known_workers() as u64,
-        max_workers,
+        max_workers: limits.max_workers as u64,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Standard output is for answers, standard error for the log and for what went wrong.
 
 mod check;
+mod connect;
 mod demo;
 mod probe;
 mod serve;
@@ -40,7 +41,7 @@ pub struct Cli {
 enum Command {
     /// Run the bridge (the default)
     Serve(ServeArgs),
-    /// Check the configuration and print every value with its source, or ask a running bridge whether it is ready
+    /// Check the configuration and print every value with its source, try the endpoints, or ask a running bridge whether it is ready
     Check(CheckArgs),
     /// Run the bridge with simulated workers and print the traces that it rebuilds
     Demo(DemoArgs),
@@ -62,6 +63,9 @@ struct CheckArgs {
     /// Ask the running bridge at this address (default: the configured admin address) whether it is ready: exit code 0 or 69
     #[arg(long, value_name = "URL", num_args = 0..=1)]
     ready: Option<Option<String>>,
+    /// Try each OTLP endpoint with an empty request, and say what came back: exit code 0 if all took it, else 69
+    #[arg(long, conflicts_with = "ready")]
+    connect: bool,
     #[command(flatten)]
     flags: Flags,
 }

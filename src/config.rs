@@ -10,6 +10,7 @@
 //! every value that counts is in [`Config::effective`] with its source. How export is configured (`OTEL_*`) is never in
 //! this file.
 
+mod credentials;
 pub mod env;
 pub mod file;
 pub mod flags;
@@ -28,13 +29,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::settings::{AdminSettings, Token};
+use crate::admin::settings::AdminSettings;
 use crate::config::otel::OtelSettings;
 use crate::control::policies::PolicySettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
+use crate::engine::sampler::Exceptions;
+use crate::exporter::Destination;
+use crate::exporter::signal::Signal;
+use crate::receiver::credentials::Credentials;
+use crate::token::Token;
 use env::{EnvSource, non_empty};
-use file::{Node, Value};
+use file::Node;
 use flags::Flags;
 use provenance::{Effective, Problem, Source};
 use resolve::Resolver;
@@ -44,6 +50,10 @@ use sections::{any, between};
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 50_061);
 /// Default of [`Config::shutdown_timeout`]: containers are killed after 10 s by default, and Kubernetes waits 30 s.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`StateSettings::checkpoint_interval`]: what a restart replays is a few seconds of events.
+pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// Default of [`StateSettings::max_spool_bytes`]: some three million spans.
+pub const DEFAULT_MAX_SPOOL_BYTES: usize = 1 << 30;
 /// Default of [`Config::max_open_spans`].
 pub const DEFAULT_MAX_OPEN_SPANS: usize = 1_000_000;
 /// Default of [`Config::max_open_bytes`].
@@ -60,24 +70,43 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How long draining may take.
     pub shutdown_timeout: Duration,
+    /// What outlives the bridge.
+    pub state: StateSettings,
+    /// What the bridge tells of itself over OTLP.
+    pub own_telemetry: Vec<Signal>,
     /// What the engine is told.
     pub engine: engine::Settings,
     /// What the policies follow from.
     pub control: PolicySettings,
     /// What the receiver is told.
     pub receiver: ReceiverSettings,
+    /// What protects the worker port.
+    pub credentials: Credentials,
     /// Open spans of all workers.
     pub max_open_spans: usize,
     /// Bytes of the open spans of all workers.
     pub max_open_bytes: usize,
     /// The workers run where the bridge runs, whatever their addresses say: they share its host's attributes.
     pub same_host: bool,
+    /// Spans that are kept although the sampler says no.
+    pub sampling: Exceptions,
     /// What the `OTEL_*` variables say.
     pub otel: OtelSettings,
     /// Every value that counts, with its source, in the order of the file; then those of the `OTEL_*` variables.
     pub effective: Vec<Effective>,
     /// What is accepted and does not do what one may think.
     pub warnings: Vec<String>,
+}
+
+/// What is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSettings {
+    /// Where; without a directory nothing is.
+    pub dir: Option<PathBuf>,
+    /// How often the engines' state is written.
+    pub checkpoint_interval: Duration,
+    /// Bytes of batches that wait on disk.
+    pub max_spool_bytes: u64,
 }
 
 /// The receiver's limits.
@@ -87,6 +116,8 @@ pub struct ReceiverSettings {
     pub max_workers: usize,
     /// A larger message is skipped.
     pub max_message_bytes: usize,
+    /// Connections to the worker port.
+    pub max_connections: usize,
 }
 
 /// Everything that is wrong with a configuration; there is at least one problem.
@@ -120,10 +151,10 @@ impl Config {
         let mut problems = Vec::new();
         let path = config_path(flags, env);
         let root = match &path {
-            None => Node { line: 0, value: Value::Null },
+            None => Node::NOTHING,
             Some((path, source)) => read_file(path, source).unwrap_or_else(|problem| {
                 problems.push(problem);
-                Node { line: 0, value: Value::Null }
+                Node::NOTHING
             }),
         };
         let path: Arc<str> = path.map(|(path, _)| path).unwrap_or_default().into();
@@ -136,28 +167,48 @@ impl Config {
         let config = resolve(&mut resolver, terminal);
         let Resolver { mut problems, mut effective, mut warnings, .. } = resolver;
         effective.sort_by_key(|effective| schema::position(&effective.key));
-        let otel = OtelSettings::from_env(env).unwrap_or_else(|errors| {
-            problems.extend(errors.into_iter().map(|error| Problem {
-                source: Source::Variable(error.variable),
-                key: None,
-                message: format!("`{}`: {}", error.value.escape_debug(), error.reason),
-            }));
+        let otel = OtelSettings::load(env).unwrap_or_else(|errors| {
+            problems.extend(errors);
             config.otel.clone()
         });
+        let otel_file: Arc<str> = otel.config_file.value.as_deref().unwrap_or_default().into();
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
+        for (signal, destination) in otel.destinations() {
+            if config.own_telemetry.contains(&signal) && !matches!(destination, Destination::Otlp(_)) {
+                warnings.push(format!(
+                    "bridge.own_telemetry: {signal} has no effect: {signal} are not exported over OTLP"
+                ));
+            }
+        }
         effective.extend(otel.effective().into_iter().map(|effective| Effective {
             key: effective.variable.to_owned(),
             value: effective.value.map_or(serde_json::Value::Null, Into::into),
             source: match effective.origin {
                 env::Origin::Default => Source::Default,
                 env::Origin::Variable(name) => Source::Variable(name),
+                env::Origin::File(line) => Source::File { path: Arc::clone(&otel_file), line },
             },
         }));
         problems.sort_by_key(|problem| problem.source.line());
         if problems.is_empty() {
-            Ok(Self { otel, effective, warnings, ..config })
+            let mut config = Self { otel, effective, warnings, ..config };
+            config.obey_otel();
+            Ok(config)
         } else {
             Err(ConfigError { problems })
+        }
+    }
+}
+
+impl Config {
+    /// Tells the other parts what the standard configuration says about them.
+    fn obey_otel(&mut self) {
+        self.otel.limits.apply(&mut self.engine.limits);
+        self.engine.propagators = self.otel.propagators.value;
+        if self.otel.sdk_disabled.value {
+            // Whatever rules say: workers are told so, and what arrives all the same is dropped.
+            self.control.enabled = false;
+            self.control.rules.iter_mut().for_each(|rule| rule.enabled = None);
         }
     }
 }
@@ -190,7 +241,8 @@ fn config_path(flags: &Flags, env: &dyn EnvSource) -> Option<(String, Source)> {
         .or_else(|| Some((non_empty(env, key.variable)?, Source::Variable(key.variable))))
 }
 
-fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
+/// The text of a configuration file.
+fn read_text(path: &str, source: &Source) -> Result<String, Problem> {
     let unreadable = |message: String| Problem { source: source.clone(), key: None, message };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -199,7 +251,7 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
     if u64::try_from(bytes.len()).is_ok_and(|bytes| bytes > file::MAX_FILE_BYTES) {
         return Err(unreadable(format!("`{path}` is larger than {} bytes", file::MAX_FILE_BYTES)));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let newlines = before.iter().filter(|byte| **byte == b'\n').count();
         Problem {
@@ -207,8 +259,16 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
             key: None,
             message: "this line is not UTF-8".to_owned(),
         }
-    })?;
-    file::parse(&text).map_err(|error| Problem {
+    })
+}
+
+fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
+    let text = read_text(path, source)?;
+    parse_file(path, &text)
+}
+
+fn parse_file(path: &str, text: &str) -> Result<Node, Problem> {
+    file::parse(text).map_err(|error| Problem {
         source: Source::File { path: path.into(), line: error.line.unwrap_or(0) },
         key: None,
         message: error.message,
@@ -217,15 +277,14 @@ fn read_file(path: &str, source: &Source) -> Result<Node, Problem> {
 
 fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
     let (listen, _) = resolver.keyed(&schema::LISTEN, DEFAULT_LISTEN, any);
+    let credentials = credentials::credentials(resolver, listen);
     let admin = admin(resolver, listen);
-    let (state_dir, source) = resolver.keyed(&schema::STATE_DIR, None::<PathBuf>, any);
-    if let Some(state_dir) = state_dir {
-        let message = format!(
-            "`{}` cannot be used: keeping state on disk is not built yet. Without it nothing outlives a restart",
-            state_dir.display()
-        );
-        resolver.problem(source, schema::STATE_DIR.path, message);
-    }
+    let (state_dir, _) = resolver.keyed(&schema::STATE_DIR, None::<PathBuf>, any);
+    let (checkpoint_interval, _) = resolver.keyed(
+        &schema::CHECKPOINT_INTERVAL,
+        DEFAULT_CHECKPOINT_INTERVAL,
+        between(Duration::from_millis(100), Duration::from_secs(3600)),
+    );
     let default_format = if terminal { LogFormat::Text } else { LogFormat::Json };
     let (log_format, _) = resolver.keyed(&schema::LOG_FORMAT, default_format, any);
     let (shutdown_timeout, _) = resolver.keyed(
@@ -233,9 +292,11 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         DEFAULT_SHUTDOWN_TIMEOUT,
         between(Duration::ZERO, Duration::from_secs(3600)),
     );
+    let (own_telemetry, _) = resolver.keyed(&schema::OWN_TELEMETRY, Vec::new(), any);
     let mut engine = sections::engine(resolver);
     let control = sections::control(resolver, &engine.prefix);
     sections::metrics(resolver);
+    let sampling = sections::sampling(resolver);
     let same_host = sections::same_host(resolver);
     let limits = sections::limits(resolver);
     // A worker's share is never more than the whole.
@@ -246,15 +307,24 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         admin,
         log_format,
         shutdown_timeout,
+        state: StateSettings {
+            dir: state_dir,
+            checkpoint_interval,
+            max_spool_bytes: limits.max_spool_bytes as u64,
+        },
+        own_telemetry,
         engine,
         control,
         receiver: ReceiverSettings {
             max_workers: limits.max_workers,
             max_message_bytes: limits.max_message_bytes,
+            max_connections: limits.max_connections,
         },
+        credentials,
         max_open_spans: limits.max_open_spans,
         max_open_bytes: limits.max_open_bytes,
         same_host,
+        sampling,
         otel: OtelSettings::default(),
         effective: Vec::new(),
         warnings: Vec::new(),

@@ -1,19 +1,37 @@
 //! The bridge's own log: to standard error, as text for people or JSON for machines.
 //!
-//! `RUST_LOG` says what is logged, in tracing's own syntax; without it `OTEL_LOG_LEVEL` gives a level, and without that
-//! it is `info`. Whatever workers sent, a record is one line, and no control character reaches a terminal.
+//! `RUST_LOG` says what is logged, in tracing's own syntax; without it the configuration gives a level. Whatever workers sent, a record is one line, and no control character reaches a terminal.
+
+pub mod lines;
+pub mod own;
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::time::Duration;
 
-use tracing::Subscriber;
-use tracing_subscriber::filter::EnvFilter;
+use tracing::{Span, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, Registry};
 
 use crate::config::env::{EnvSource, non_empty};
+use lines::{LastLines, Lines};
+use own::{OwnError, OwnTelemetry, Providers};
 
 /// Targets that say nothing about the bridge below `info`, and everything about each frame.
 const TRANSPORT_TARGETS: [&str; 6] = ["h2", "hyper", "hyper_util", "tonic", "tower", "reqwest"];
+
+/// The target of the spans that the bridge exports about itself.
+pub const LIFECYCLE: &str = "snakepit_otel_bridge::lifecycle";
+
+/// A span of the bridge's own life: its start, its recovery, a checkpoint, its shutdown. Nothing that happens more often
+/// than every few seconds.
+#[must_use]
+pub fn lifecycle(operation: &'static str) -> Span {
+    tracing::info_span!(target: LIFECYCLE, "lifecycle", otel.name = operation)
+}
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,56 +53,121 @@ impl LogFormat {
     }
 }
 
-/// Begins to log to standard error, for the rest of the program.
+/// The least important record that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What helps to find a mistake.
+    Debug,
+    /// What operators care about.
+    Info,
+    /// What should not repeat.
+    Warn,
+    /// What is broken.
+    Error,
+    /// Nothing.
+    Off,
+}
+
+impl LogLevel {
+    /// The level as `OTEL_LOG_LEVEL` and `check` spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What is going on as long as the program logs.
+#[derive(Debug)]
+#[must_use = "the last lines of the log are waited for when it is dropped"]
+pub struct Diagnostics {
+    own: Option<Providers>,
+    /// Waits for the log's last lines when it is dropped.
+    _last_lines: LastLines,
+}
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something else logs already.
+    #[error("start the log: {0}")]
+    Log(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The bridge's own telemetry cannot be sent where it should.
+    #[error(transparent)]
+    Own(#[from] OwnError),
+    /// There is no thread for it.
+    #[error("start the thread that writes the log: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Begins to log to standard error, for the rest of the program, and to send the bridge's own telemetry if asked to.
 ///
 /// # Errors
-/// When something else logs already.
+/// When something else logs already, or the bridge's own telemetry leads nowhere.
 pub fn start(
     format: LogFormat,
+    level: LogLevel,
     env: &impl EnvSource,
-) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
-    let (filter, complaint) = filter(env);
-    let set = match format {
-        LogFormat::Text => tracing::subscriber::set_global_default(text(filter, io::stderr)),
-        LogFormat::Json => tracing::subscriber::set_global_default(json(filter, io::stderr)),
+    own: Option<&OwnTelemetry>,
+) -> Result<Diagnostics, StartError> {
+    let own = own.map(Providers::new).transpose()?;
+    let (filter, complaint) = filter(level, env);
+    let quiet_sdk = non_empty(env, "RUST_LOG").is_none_or(|directives| !directives.contains("opentelemetry"));
+    let filter = filter.and(filter_fn(move |metadata| {
+        // What it says at every failed request, the bridge says itself, less often.
+        !(quiet_sdk && metadata.target().starts_with("opentelemetry"))
+    }));
+    let (lines, last_lines) = Lines::start(io::stderr())?;
+    let log = match format {
+        LogFormat::Text => text(lines).with_filter(filter).boxed(),
+        LogFormat::Json => json(lines).with_filter(filter).boxed(),
     };
+    let records = own.as_ref().and_then(|own| own.records(self::filter(level, env).0));
+    let spans = own.as_ref().and_then(Providers::spans);
+    tracing::subscriber::set_global_default(Registry::default().with(log).with(spans).with(records))?;
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
     }
-    set
+    Ok(Diagnostics { own, _last_lines: last_lines })
+}
+
+impl Diagnostics {
+    /// What [`Diagnostics::end`] may need of `shutdown_timeout`: at most a fifth of it.
+    #[must_use]
+    pub fn reserve(&self, shutdown_timeout: Duration) -> Duration {
+        if self.own.is_some() { own::FLUSH_LIMIT.min(shutdown_timeout / 5) } else { Duration::ZERO }
+    }
+
+    /// Sends what there is of the bridge's own telemetry, within that time. Not within a tokio runtime.
+    pub fn end(self, within: Duration) {
+        if let Some(own) = self.own {
+            own.shutdown(within);
+        }
+    }
 }
 
 /// What is logged, and what could not be understood about it.
-fn filter(env: &impl EnvSource) -> (EnvFilter, Option<String>) {
+fn filter(level: LogLevel, env: &impl EnvSource) -> (EnvFilter, Option<String>) {
     if let Some(directives) = non_empty(env, "RUST_LOG") {
         return match EnvFilter::try_new(&directives) {
             Ok(filter) => (filter, None),
-            Err(error) => (at_level("info"), Some(format!("RUST_LOG `{directives}` is ignored: {error}"))),
+            Err(error) => (at_level(level), Some(format!("RUST_LOG `{directives}` is ignored: {error}"))),
         };
     }
-    let Some(asked) = non_empty(env, "OTEL_LOG_LEVEL") else { return (at_level("info"), None) };
-    let level = match asked.to_ascii_lowercase().as_str() {
-        "trace" => "trace",
-        "debug" => "debug",
-        "info" => "info",
-        "warn" => "warn",
-        // Nothing here is worse than an error.
-        "error" | "fatal" => "error",
-        "none" | "off" => "off",
-        _ => {
-            let known = "trace, debug, info, warn, error, fatal, none";
-            return (
-                at_level("info"),
-                Some(format!("OTEL_LOG_LEVEL `{asked}` is ignored: it is none of {known}")),
-            );
-        }
-    };
     (at_level(level), None)
 }
 
-fn at_level(level: &str) -> EnvFilter {
-    let mut directives = level.to_owned();
-    if ["debug", "trace"].contains(&level) {
+fn at_level(level: LogLevel) -> EnvFilter {
+    let mut directives = level.as_str().to_owned();
+    if matches!(level, LogLevel::Debug | LogLevel::Trace) {
         for target in TRANSPORT_TARGETS {
             write!(directives, ",{target}=info").expect("a String takes everything");
         }
@@ -92,12 +175,12 @@ fn at_level(level: &str) -> EnvFilter {
     EnvFilter::new(directives)
 }
 
-fn text<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn text<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
+    S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    tracing_subscriber::fmt::layer()
         // Colours are escape sequences, and those of workers could not be told from ours.
         .with_ansi(false)
         // A closed standard error is not worth a panic.
@@ -106,23 +189,16 @@ where
             inner: writer,
             escape: |character| format!("\\u{{{:x}}}", u32::from(character)),
         })
-        .finish()
 }
 
-fn json<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn json<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
+    S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .log_internal_errors(false)
-        .with_writer(Escaping {
-            inner: writer,
-            escape: |character| format!("\\u{:04x}", u32::from(character)),
-        })
-        .finish()
+    tracing_subscriber::fmt::layer().json().flatten_event(true).log_internal_errors(false).with_writer(
+        Escaping { inner: writer, escape: |character| format!("\\u{:04x}", u32::from(character)) },
+    )
 }
 
 /// Whether a character could move the cursor, change the terminal, or turn the direction of the text around it.
@@ -210,7 +286,7 @@ mod tests {
         let nasty = "a\u{1b}[2Jb\nc\u{85}\u{202e}d";
 
         let written = Written::default();
-        tracing::subscriber::with_default(text(at_level("info"), written.clone()), || {
+        tracing::subscriber::with_default(Registry::default().with(text(written.clone())), || {
             tracing::info!(worker.id = nasty, "{nasty}");
         });
         let text = written.text();
@@ -219,7 +295,7 @@ mod tests {
         assert!(text.contains("[2Jb"), "{text:?}");
 
         let written = Written::default();
-        tracing::subscriber::with_default(json(at_level("info"), written.clone()), || {
+        tracing::subscriber::with_default(Registry::default().with(json(written.clone())), || {
             tracing::info!(worker.id = nasty, "{nasty}");
         });
         let text = written.text();
@@ -239,23 +315,18 @@ mod tests {
     }
 
     #[test]
-    fn rust_log_beats_otel_log_level_beats_info() {
-        let filter_of = |variables: &[(&str, &str)]| {
+    fn rust_log_beats_the_level() {
+        let filter_of = |level: LogLevel, variables: &[(&str, &str)]| {
             let env: BTreeMap<_, _> =
                 variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let (filter, complaint) = filter(&env);
+            let (filter, complaint) = filter(level, &env);
             (filter.to_string(), complaint.is_some())
         };
-        assert_eq!(filter_of(&[]), ("info".to_owned(), false));
-        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "WARN")]), ("warn".to_owned(), false));
-        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "none")]), ("off".to_owned(), false));
-        assert_eq!(filter_of(&[("OTEL_LOG_LEVEL", "loud")]), ("info".to_owned(), true));
-        assert_eq!(
-            filter_of(&[("OTEL_LOG_LEVEL", "warn"), ("RUST_LOG", "error")]),
-            ("error".to_owned(), false)
-        );
-        assert_eq!(filter_of(&[("RUST_LOG", "a=b=c")]), ("info".to_owned(), true));
-        let (debug, _) = filter_of(&[("OTEL_LOG_LEVEL", "debug")]);
+        assert_eq!(filter_of(LogLevel::Info, &[]), ("info".to_owned(), false));
+        assert_eq!(filter_of(LogLevel::Off, &[]), ("off".to_owned(), false));
+        assert_eq!(filter_of(LogLevel::Warn, &[("RUST_LOG", "error")]), ("error".to_owned(), false));
+        assert_eq!(filter_of(LogLevel::Warn, &[("RUST_LOG", "a=b=c")]), ("warn".to_owned(), true));
+        let (debug, _) = filter_of(LogLevel::Debug, &[]);
         assert!(debug.contains("h2=info"), "{debug}");
     }
 

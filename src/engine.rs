@@ -5,6 +5,9 @@
 //! the workers of one shard; workers share nothing.
 
 pub mod attributes;
+mod b3;
+mod changes;
+mod checkpoint;
 mod clock;
 mod closing;
 mod compose;
@@ -21,7 +24,10 @@ mod nesting;
 mod open;
 mod pairing;
 pub mod report;
+mod restore;
 mod roots;
+mod rows;
+pub mod sampler;
 pub mod settings;
 pub mod span;
 mod standalone;
@@ -29,12 +35,14 @@ mod state;
 #[doc(hidden)]
 pub mod steps;
 mod tolerance;
+mod trace_state;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::control::glob::Glob;
 use crate::control::policy::Policy;
@@ -46,15 +54,17 @@ use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerRepo
 use crate::engine::roots::RootCache;
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
+use crate::store::RowKey;
 use crate::time::{Monotonic, Now};
 use crate::worker::{Identity, WorkerKey};
 
 pub use ledger::EventLedger;
+pub use restore::{Damage, KnownWorker, RESTORED_GRACE, RestoreError, Restored};
 pub use settings::Settings;
 pub use span::Span;
 
-/// One open stream of a worker; unique within a run of the bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One open stream of a worker; unique within a run of the bridge, and across runs with a state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId(pub u64);
 
 /// What happens to a worker.
@@ -102,6 +112,8 @@ pub enum Input<'a, 'e> {
     },
     /// The bridge shuts down: everything open is closed, everything held is judged.
     Shutdown,
+    /// The bridge shuts down, and its state is kept: everything held is judged, what is open stays open.
+    Pause,
 }
 
 /// What the engine wants done.
@@ -144,6 +156,7 @@ pub struct Engine {
     roots: RootCache,
     constants: ConstantIds,
     next_source: u64,
+    next_stream: u64,
     outputs: VecDeque<Output>,
     /// By a number that ascends with arrival.
     workers: BTreeMap<u64, WorkerState>,
@@ -157,6 +170,12 @@ pub struct Engine {
     alarms: BTreeSet<(Monotonic, u64)>,
     /// Of workers that are forgotten, and of messages that belong to none.
     departed: EventLedger,
+    /// A checkpoint was written since the engine was made.
+    is_written: bool,
+    /// Workers to which something happened since the last checkpoint, once there is one.
+    touched: BTreeSet<u64>,
+    /// Written rows of workers that are forgotten.
+    gone: Vec<RowKey>,
 }
 
 /// Lost workers that are remembered for the ends that may still come.
@@ -174,7 +193,8 @@ impl Engine {
             naming: Naming::new(&settings.prefix),
             roots: RootCache::default(),
             constants: ConstantIds::default(),
-            next_source: u64::from(shard) << 48,
+            next_source: u64::from(shard) << restore::SHARD_SHIFT,
+            next_stream: 0,
             outputs: VecDeque::new(),
             workers: BTreeMap::new(),
             occupancy: Occupancy::default(),
@@ -184,6 +204,9 @@ impl Engine {
             deadlines: BTreeMap::new(),
             alarms: BTreeSet::new(),
             departed: EventLedger::default(),
+            is_written: false,
+            touched: BTreeSet::new(),
+            gone: Vec::new(),
             settings,
         }
     }
@@ -194,6 +217,7 @@ impl Engine {
             Input::StreamOpened { stream, worker, identity, policy } => {
                 let number = self.number_of(worker, &identity, &policy);
                 self.streams.insert(stream, number);
+                self.next_stream = self.next_stream.max(stream.0.saturating_add(1));
                 self.with(number, now, |state, _| state.stream_opened(stream, identity, policy));
             }
             Input::Event { stream, event } => match self.streams.get(&stream) {
@@ -211,12 +235,8 @@ impl Engine {
             }
             Input::Superseded { worker } => self.with_key(&worker, now, WorkerState::superseded),
             Input::Evict { spans } => self.evict(spans, now),
-            Input::Shutdown => {
-                let numbers: Vec<u64> = self.workers.keys().copied().collect();
-                for number in numbers {
-                    self.with(number, now, WorkerState::shut_down);
-                }
-            }
+            Input::Shutdown => self.with_all(now, WorkerState::shut_down),
+            Input::Pause => self.with_all(now, WorkerState::pause),
         }
     }
 
@@ -327,7 +347,9 @@ impl Engine {
     }
 
     fn forget(&mut self, number: u64) {
-        if let Some(state) = self.workers.remove(&number) {
+        if let Some(mut state) = self.workers.remove(&number) {
+            self.gone.extend(state.written_rows(number));
+            self.touched.remove(&number);
             let occupancy = state.occupancy();
             self.occupancy.open_spans -= occupancy.open_spans;
             self.occupancy.open_bytes -= occupancy.open_bytes;
@@ -343,6 +365,13 @@ impl Engine {
     fn count_homeless(&mut self, reason: DropReason) {
         self.departed.received += 1;
         self.departed.dropped[reason.index()] += 1;
+    }
+
+    fn with_all(&mut self, now: Now, act: impl Fn(&mut WorkerState, &mut Shared<'_>)) {
+        let numbers: Vec<u64> = self.workers.keys().copied().collect();
+        for number in numbers {
+            self.with(number, now, &act);
+        }
     }
 
     fn with_key(
@@ -376,6 +405,11 @@ impl Engine {
             state.handle_timeout(&mut shared);
         }
         act(state, &mut shared);
+        state.note_robbed();
+        if self.is_written && !state.is_touched {
+            state.is_touched = true;
+            self.touched.insert(number);
+        }
         let after = state.occupancy();
         self.occupancy.open_spans = self.occupancy.open_spans + after.open_spans - before.open_spans;
         self.occupancy.open_bytes = self.occupancy.open_bytes + after.open_bytes - before.open_bytes;

@@ -4,14 +4,20 @@
 //! only itself), no worker hurts another (a slow shard, a silent connection, an endless message), and all that a worker
 //! has sent is passed on or counted.
 
+mod admission;
+pub mod arrivals;
 mod budget;
+mod connection;
+pub mod credentials;
 pub mod identity;
-mod listen;
+pub mod listen;
 pub mod oversize;
+pub mod refusals;
 pub mod registry;
 mod service;
 mod session;
 pub mod stats;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -34,8 +40,11 @@ use crate::control::policies::Policies;
 use crate::proto;
 use crate::proto::service::snakepit_bridge_server::{SERVICE_NAME, SnakepitBridgeServer};
 use crate::shard::{OVERSIZED_MARKER, Shards};
+use admission::AskForToken;
+use arrivals::Arrivals;
 use budget::Budgets;
-use listen::Connections;
+use credentials::Credentials;
+use listen::{Connections, Door, MAX_HANDSHAKES};
 use oversize::WithoutOversized;
 use registry::Registry;
 use service::Service;
@@ -45,6 +54,9 @@ use stats::ReceiverStats;
 pub const DEFAULT_MAX_MESSAGE_BYTES: u32 = 1 << 20;
 /// Default of `limits.max_workers`, for [`Registry::new`].
 pub const DEFAULT_MAX_WORKERS: usize = 10_000;
+/// Default of [`Settings::max_connections`]: one for each worker, and half as many again for those that come back before
+/// the loss of their old connection is noticed, and for probes.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 15_000;
 
 /// What a stream may have on the wire unread. Small, because a stalled stream holds it.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
@@ -73,6 +85,10 @@ pub struct Settings {
     pub max_message_bytes: u32,
     /// The bridge's own host name: the node of workers on its host that give none.
     pub host_name: Arc<str>,
+    /// What protects the port.
+    pub credentials: Credentials,
+    /// A connection beyond these is closed, and counted.
+    pub max_connections: usize,
 }
 
 /// What the receiver works with.
@@ -144,16 +160,25 @@ impl std::fmt::Debug for Drain {
 /// # Panics
 /// Outside a tokio runtime.
 pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildError> {
-    let Settings { listen, max_message_bytes, host_name } = settings;
+    let Settings { listen, max_message_bytes, host_name, credentials, max_connections } = settings;
+    let Parts { shards, registry, policies, stats } = parts;
+    let door = Door {
+        credentials: credentials.clone(),
+        max_connections,
+        max_handshakes: MAX_HANDSHAKES,
+        stats: Arc::clone(&stats),
+    };
     let connections =
-        Connections::bind(listen).map_err(|error| BuildError::Listen { address: listen, error })?;
+        Connections::bind(listen, door).map_err(|error| BuildError::Listen { address: listen, error })?;
     let local_addr = connections.local_addr();
     let sessions = TaskTracker::new();
     let draining = CancellationToken::new();
     let enough = CancellationToken::new();
     let closing = CancellationToken::new();
-    let Parts { shards, registry, policies, stats } = parts;
+    let ask_for_token = AskForToken { credentials: credentials.clone(), stats: Arc::clone(&stats) };
+    let arrivals = Arc::new(Arrivals::default());
     let service = Service {
+        arrivals: Arc::clone(&arrivals),
         host_name,
         budgets: Budgets::new(&shards),
         shards,
@@ -181,6 +206,7 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .layer(ask_for_token)
         .layer(MapRequestLayer::new(move |request| without_oversized(request, max_message_bytes)))
         .add_service(bridge)
         .add_service(health_service)
@@ -197,6 +223,8 @@ pub async fn build(settings: Settings, parts: Parts) -> Result<Receiver, BuildEr
         tokio::select! {
             served = serving => served,
             () = deadline => Ok(()),
+            () = credentials.keep_fresh() => Ok(()),
+            () = arrivals.keep_counting() => Ok(()),
         }
     };
     let drain = Drain { health, sessions, draining, enough, closing };

@@ -4,16 +4,20 @@
 //! channel makes a stream stop reading, which is the back-pressure that a worker sees.
 
 mod capacity;
+pub mod journal;
+pub mod recover;
+pub mod replay;
 mod task;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
 use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
+use crate::store::{Commit, ShardCheckpoint};
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
@@ -64,9 +68,29 @@ pub enum ShardMessage {
     Workers(oneshot::Sender<Vec<WorkerReport>>),
     /// The admin API asks.
     OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
-    /// Take what is in the channel and no more, close everything that is open, judge everything that is held, then
-    /// answer and end.
+    /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
+    /// none if nothing has happened since the last one.
+    Checkpoint(oneshot::Sender<Option<Commit>>),
+    /// Say how everything stands, and not only what changed, and let nothing happen until it is handed over.
+    WriteWhole {
+        /// Who hands it over.
+        state: oneshot::Sender<ShardCheckpoint>,
+        /// Hears of the commit that will hold it.
+        written: watch::Receiver<Option<Commit>>,
+    },
+    /// Take what is in the channel and no more, then answer and end. Where there is somewhere to write, what is open is
+    /// written down; else everything open is closed, and everything held is judged.
     Shutdown(oneshot::Sender<EventLedger>),
+}
+
+/// The shard of a worker among so many.
+#[must_use]
+pub fn shard_of(worker: &WorkerKey, shards: u16) -> u16 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(worker.node.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(worker.id.as_bytes());
+    u16::try_from(hasher.digest() % u64::from(shards)).expect("less than the count of shards")
 }
 
 /// The way to every shard.
@@ -86,13 +110,8 @@ impl Shards {
     /// The shard of a worker: all incarnations of an id on a node share one.
     #[must_use]
     pub fn of(&self, worker: &WorkerKey) -> &mpsc::Sender<ShardMessage> {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        hasher.update(worker.node.as_bytes());
-        hasher.update(&[0]);
-        hasher.update(worker.id.as_bytes());
-        let shards = u64::try_from(self.senders.len()).expect("a count of shards fits");
-        let index = usize::try_from(hasher.digest() % shards).expect("less than the count of shards");
-        &self.senders[index]
+        let shards = u16::try_from(self.senders.len()).expect("shards are few");
+        &self.senders[usize::from(shard_of(worker, shards))]
     }
 
     /// Asks every shard the same. Answers come in the shards' order; one that has ended gives none.

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A wall-clock instant: nanoseconds since the Unix epoch. Workers may say anything, negative times included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct UnixNanos(pub i64);
 
 impl UnixNanos {
@@ -29,8 +31,9 @@ impl UnixNanos {
     }
 }
 
-/// An instant of the bridge's monotonic clock: nanoseconds since the program started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// An instant of the bridge's monotonic clock: nanoseconds since the program started; with a state directory, since its
+/// first start, without the time in which it did not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Monotonic(pub u64);
 
 impl Monotonic {
@@ -48,7 +51,7 @@ impl Monotonic {
 }
 
 /// One instant on both of the bridge's clocks, taken together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// Drives time-outs.
     pub mono: Monotonic,

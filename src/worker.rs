@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// What identifies a worker: its node, its id and its process, from request headers or from the connection, never from
 /// metadata.
 ///
 /// The same id on the same node with another pid is another *incarnation*, and another key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerKey {
     /// The worker's host: by header, else the bridge's host name for loopback peers, else the peer's address.
     pub node: Arc<str>,
@@ -26,7 +28,7 @@ impl fmt::Display for WorkerKey {
 }
 
 /// Everything a connection says about its worker, apart from the key.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Identity {
     /// `x-snakepit-worker-id` was given. Where not, metadata may fill in what is shown.
     pub id_by_header: bool,
@@ -45,7 +47,7 @@ pub struct Identity {
 }
 
 /// The numbering of control messages on a connection. It is a property of the connection and never guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Dialect {
     /// The design document's: sampling 1, toggle 2, filter 3.
     #[default]
@@ -69,7 +71,7 @@ impl Dialect {
 }
 
 /// What a worker said that it can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Capabilities {
     /// Honours `event_patterns` of a sampling update.
     pub sampling_patterns: bool,
@@ -80,9 +82,9 @@ pub struct Capabilities {
 }
 
 /// A worker as its exported items show it: the base of an OpenTelemetry resource. Frozen at the first exported item.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Unique within a run of the bridge; two sources with the same serial are the same source.
+    /// Unique within a run of the bridge, and across runs with a state directory; two sources with the same serial are the same source.
     pub serial: u64,
     /// `snakepit.worker.id`.
     pub worker_id: Arc<str>,

@@ -20,7 +20,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
-use super::settings::{AdminSettings, Token};
+use super::settings::AdminSettings;
+use crate::token::{Token, bearer};
 
 /// Bytes of a request's body; no route reads one yet.
 pub(super) const MAX_BODY_BYTES: u64 = 64 << 10;
@@ -126,12 +127,6 @@ fn check_body(headers: &HeaderMap) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     Ok(())
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// A host in lower case, without the brackets of IPv6 and without the dot of the root.

@@ -25,6 +25,12 @@ pub struct BridgeLedger {
 }
 
 impl BridgeLedger {
+    /// Spans made, by this bridge and, where its disk had fallen behind, by the one before that left them there.
+    #[must_use]
+    pub fn spans_made(&self) -> u64 {
+        self.events.spans_made + self.export.inherited
+    }
+
     /// Spans made that are neither delivered nor given up: `made = exported + sampled_out + queued + spooled +
     /// sum(refused)`.
     #[must_use]
@@ -32,7 +38,7 @@ impl BridgeLedger {
         let refused: u64 = self.export.refused.values().sum();
         let settled = self.export.exported + self.export.sampled_out + self.export.spooled + refused;
         // More are settled than were made only where a broken shard took its sums with it.
-        self.events.spans_made.saturating_sub(settled)
+        self.spans_made().saturating_sub(settled)
     }
 
     /// As `/api/v1/ledger` answers it, and as the last line of the log has it.
@@ -58,7 +64,7 @@ impl BridgeLedger {
                 "dropped": dropped.collect::<Map<_, _>>(),
             },
             "spans": {
-                "made": events.spans_made,
+                "made": self.spans_made(),
                 "exported": self.export.exported,
                 "sampled_out": self.export.sampled_out,
                 "queued": self.spans_queued(),

@@ -6,15 +6,27 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
-use super::exposition::{Family, Format, Kind, Sample};
+use super::exposition::{Family, Format, Kind, Sample, Value};
 use super::ledger::{self, BridgeLedger};
 use super::problem::Problem;
 use super::readiness;
-use super::sources::{AdminState, ReceiverFigures};
+use super::sources::{AdminState, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures};
+use crate::diagnostics::lines;
 use crate::drops::DropReason;
 
 pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, Problem> {
-    let ledger = ledger::read(&state).await?;
+    let families = collect(&state).await?;
+    let format = Format::negotiate(&headers);
+    let content_type = [(header::CONTENT_TYPE, format.content_type())];
+    Ok((content_type, format.write(&families)).into_response())
+}
+
+/// All metrics as they are now.
+///
+/// # Errors
+/// When a shard does not answer.
+pub(super) async fn collect(state: &AdminState) -> Result<Vec<Family>, Problem> {
+    let ledger = ledger::read(state).await?;
     let held = state.capacity.held();
     let figures = Figures {
         ready: state.readiness.state() == readiness::State::Serving,
@@ -23,9 +35,7 @@ pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) 
         open_bytes: held.open_bytes as u64,
         receiver: (state.receiver)(),
     };
-    let format = Format::negotiate(&headers);
-    let content_type = [(header::CONTENT_TYPE, format.content_type())];
-    Ok((content_type, format.write(&figures.families())).into_response())
+    Ok(figures.families())
 }
 
 /// Everything that the metrics are made of.
@@ -58,7 +68,15 @@ impl Figures {
         families.extend(self.notes());
         families.extend(self.spans());
         families.extend(self.export());
+        families.extend(self.exporter());
+        families.extend(self.exporter_sizes());
+        families.extend(self.store());
         families.extend(self.receiver());
+        families.push(counter(
+            "snakepit_bridge_log_lines_dropped",
+            "Lines of the log that were dropped, because nobody read it.",
+            lines::dropped(),
+        ));
         families
     }
 
@@ -150,7 +168,7 @@ impl Figures {
     fn spans(&self) -> [Family; 8] {
         let export = &self.ledger.export;
         [
-            counter("snakepit_bridge_spans_made", "Finished spans.", self.ledger.events.spans_made),
+            counter("snakepit_bridge_spans_made", "Finished spans.", self.ledger.spans_made()),
             counter("snakepit_bridge_spans_exported", "Spans that the Collector took.", export.exported),
             counter(
                 "snakepit_bridge_spans_sampled_out",
@@ -210,9 +228,184 @@ impl Figures {
         ]
     }
 
-    fn receiver(&self) -> [Family; 9] {
+    fn exporter(&self) -> [Family; 10] {
+        [
+            self.by_signal(
+                "snakepit_bridge_exporter_items_accepted",
+                Kind::Counter,
+                "Spans, data points or log records that the exporter took in.",
+                |figures| Some(Value::Number(figures.accepted)),
+            ),
+            self.refused_by_signal(),
+            self.by_signal(
+                "snakepit_bridge_exporter_items_sent",
+                Kind::Counter,
+                "Items that the peer took.",
+                |figures| Some(Value::Number(figures.sent)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_items_send_failed",
+                Kind::Counter,
+                "Items in requests that failed, for now or for good, counted at every attempt.",
+                |figures| Some(Value::Number(figures.send_failed)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_queue_items",
+                Kind::Gauge,
+                "Items that wait in memory or are on their way.",
+                |figures| Some(Value::Number(figures.queue_items)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_queue_limit_items",
+                Kind::Gauge,
+                "The bound of it, where there is one.",
+                |figures| figures.queue_limit_items.map(Value::Number),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_queue_bytes",
+                Kind::Gauge,
+                "What they take, encoded.",
+                |figures| Some(Value::Number(figures.queue_bytes)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_queue_limit_bytes",
+                Kind::Gauge,
+                "The bound of it.",
+                |figures| Some(Value::Number(figures.queue_limit_bytes)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_retries",
+                Kind::Counter,
+                "Requests for what had failed before.",
+                |figures| Some(Value::Number(figures.retries)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_peer_down",
+                Kind::Gauge,
+                "1 while export fails again and again.",
+                |figures| Some(Value::Number(figures.peer_is_down.into())),
+            ),
+        ]
+    }
+
+    fn exporter_sizes(&self) -> [Family; 3] {
+        [
+            self.by_signal(
+                "snakepit_bridge_exporter_request_duration_seconds",
+                Kind::Histogram,
+                "From the beginning of a request to its answer.",
+                |figures| Some(Value::NanoSizes(figures.request_duration_ns.clone())),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_batch_items",
+                Kind::Histogram,
+                "Items of a request.",
+                |figures| Some(Value::Sizes(figures.batch_items.clone())),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_batch_bytes",
+                Kind::Histogram,
+                "Bytes of a request, before compression.",
+                |figures| Some(Value::Sizes(figures.batch_bytes.clone())),
+            ),
+        ]
+    }
+
+    fn store(&self) -> [Family; 9] {
+        let spool = |name, help, value: fn(SpoolFigures) -> Value| {
+            self.by_signal(name, Kind::Gauge, help, |figures| figures.spool.map(value))
+        };
+        let store = |name, kind, help, value: fn(StoreFigures) -> u64| {
+            let figures = self.ledger.export.store.map(value);
+            let samples = figures.map(|value| Sample { labels: Vec::new(), value: Value::Number(value) });
+            Family { name, kind, help, samples: samples.into_iter().collect() }
+        };
+        [
+            spool("snakepit_bridge_spool_batches", "Export requests that wait on disk.", |spool| {
+                Value::Number(spool.batches)
+            }),
+            spool("snakepit_bridge_spool_items", "Their items.", |spool| Value::Number(spool.items)),
+            spool("snakepit_bridge_spool_bytes", "Their bytes.", |spool| Value::Number(spool.bytes)),
+            spool("snakepit_bridge_spool_oldest_age_seconds", "How long the oldest has waited.", |spool| {
+                Value::Nanos(spool.oldest_age_ns)
+            }),
+            store(
+                "snakepit_bridge_spool_limit_bytes",
+                Kind::Gauge,
+                "The bound of what waits on disk, all signals together.",
+                |store| store.spool_limit_bytes,
+            ),
+            store(
+                "snakepit_bridge_store_working",
+                Kind::Gauge,
+                "1 while what is given to the state directory gets there.",
+                |store| store.is_working.into(),
+            ),
+            store(
+                "snakepit_bridge_store_commits",
+                Kind::Counter,
+                "Commits to the state directory.",
+                |store| store.commits,
+            ),
+            store(
+                "snakepit_bridge_store_commits_failed",
+                Kind::Counter,
+                "Commits to the state directory that failed.",
+                |store| store.commits_failed,
+            ),
+            store("snakepit_bridge_store_bytes", Kind::Gauge, "Its size on disk.", |store| store.bytes),
+        ]
+    }
+
+    fn by_signal(
+        &self,
+        name: &'static str,
+        kind: Kind,
+        help: &'static str,
+        value: impl Fn(&SignalFigures) -> Option<Value>,
+    ) -> Family {
+        let signals = self.ledger.export.signals.iter();
+        let samples = signals.filter_map(|(signal, figures)| {
+            Some(Sample { labels: vec![("signal", signal.to_string())], value: value(figures)? })
+        });
+        Family { name, kind, help, samples: samples.collect() }
+    }
+
+    fn refused_by_signal(&self) -> Family {
+        let signals = self.ledger.export.signals.iter();
+        let samples = signals.flat_map(|(signal, figures)| {
+            figures.refused.iter().map(move |(reason, count)| Sample {
+                labels: vec![("signal", signal.to_string()), ("reason", (*reason).to_owned())],
+                value: Value::Number(*count),
+            })
+        });
+        Family {
+            name: "snakepit_bridge_exporter_items_refused",
+            kind: Kind::Counter,
+            help: "Items that were not delivered and never will be, by reason.",
+            samples: samples.collect(),
+        }
+    }
+
+    fn receiver(&self) -> [Family; 13] {
         let receiver = &self.receiver;
         [
+            gauge(
+                "snakepit_bridge_connections_open",
+                "Open connections to the worker port.",
+                receiver.connections_open,
+            ),
+            gauge("snakepit_bridge_connections_limit", "The bound of it.", receiver.max_connections),
+            reasons(
+                "snakepit_bridge_connections_refused",
+                "Connections to the worker port that were closed before they could ask for anything, by reason.",
+                &receiver.connections_refused,
+            ),
+            reasons(
+                "snakepit_bridge_requests_unauthenticated",
+                "Requests on the worker port without valid credentials, by what was wrong with them.",
+                &receiver.requests_unauthenticated,
+            ),
             gauge("snakepit_bridge_streams_open", "Open streams of workers.", receiver.streams_open),
             counter("snakepit_bridge_streams_opened", "Streams of workers so far.", receiver.streams_opened),
             counter(
@@ -251,11 +444,15 @@ impl Figures {
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
-    Family { name, kind: Kind::Counter, help, samples: vec![Sample { label: None, value }] }
+    Family { name, kind: Kind::Counter, help, samples: vec![alone(value)] }
 }
 
 fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
-    Family { name, kind: Kind::Gauge, help, samples: vec![Sample { label: None, value }] }
+    Family { name, kind: Kind::Gauge, help, samples: vec![alone(value)] }
+}
+
+const fn alone(value: u64) -> Sample {
+    Sample { labels: Vec::new(), value: Value::Number(value) }
 }
 
 fn reasons(name: &'static str, help: &'static str, counts: &BTreeMap<&'static str, u64>) -> Family {
@@ -271,7 +468,7 @@ fn labelled(
 ) -> Family {
     let samples = values
         .into_iter()
-        .map(|(value, count)| Sample { label: Some((label, value.to_owned())), value: count })
+        .map(|(value, count)| Sample { labels: vec![(label, value.to_owned())], value: Value::Number(count) })
         .collect();
     Family { name, kind, help, samples }
 }
@@ -302,7 +499,7 @@ mod tests {
         for family in figures().families() {
             let suffix = match family.kind {
                 Kind::Counter => "_total",
-                Kind::Gauge => "",
+                Kind::Gauge | Kind::Histogram => "",
             };
             let name = format!("{}{suffix}", family.name);
             assert!(name.starts_with("snakepit_bridge_"), "{name}");

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::readiness::Readiness;
+use crate::distribution::{BATCH_BYTES, BATCH_ITEMS, Distribution, REQUEST_DURATION_NS};
+use crate::exporter::signal::Signal;
 use crate::shard::{Capacity, Shards};
 
 /// Everything that the admin port shows.
@@ -40,6 +42,8 @@ pub struct ExportFigures {
     pub sampled_out: u64,
     /// They wait on disk.
     pub spooled: u64,
+    /// Spans of before that no engine knows of any more, and that were on disk at the start.
+    pub inherited: u64,
     /// Not delivered, and never will be, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// What waits in memory, encoded.
@@ -56,6 +60,92 @@ pub struct ExportFigures {
     pub retries: u64,
     /// The peer fails again and again.
     pub peer_is_down: bool,
+    /// The same in more detail, for each signal that is exported.
+    pub signals: BTreeMap<Signal, SignalFigures>,
+    /// What is kept on disk; `None` without a state directory.
+    pub store: Option<StoreFigures>,
+}
+
+/// The export of one signal. An item is a span, a data point or a log record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalFigures {
+    /// Items that the exporter took in.
+    pub accepted: u64,
+    /// Items not delivered, and never to be, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Items that the peer took.
+    pub sent: u64,
+    /// Items in requests that failed, for now or for good; counted at every attempt.
+    pub send_failed: u64,
+    /// Items that wait in memory, or are on their way.
+    pub queue_items: u64,
+    /// The bound of `queue_items`, where there is one.
+    pub queue_limit_items: Option<u64>,
+    /// What they take, encoded.
+    pub queue_bytes: u64,
+    /// The bound of `queue_bytes`.
+    pub queue_limit_bytes: u64,
+    /// Requests begun for a batch that had failed before.
+    pub retries: u64,
+    /// From the beginning of a request to its answer, in nanoseconds.
+    pub request_duration_ns: Distribution,
+    /// Items of a request.
+    pub batch_items: Distribution,
+    /// Bytes of a request, before compression.
+    pub batch_bytes: Distribution,
+    /// The peer fails again and again.
+    pub peer_is_down: bool,
+    /// What waits on disk; `None` without a state directory.
+    pub spool: Option<SpoolFigures>,
+}
+
+impl Default for SignalFigures {
+    fn default() -> Self {
+        Self {
+            accepted: 0,
+            refused: BTreeMap::new(),
+            sent: 0,
+            send_failed: 0,
+            queue_items: 0,
+            queue_limit_items: None,
+            queue_bytes: 0,
+            queue_limit_bytes: 0,
+            retries: 0,
+            request_duration_ns: Distribution::new(REQUEST_DURATION_NS),
+            batch_items: Distribution::new(BATCH_ITEMS),
+            batch_bytes: Distribution::new(BATCH_BYTES),
+            peer_is_down: false,
+            spool: None,
+        }
+    }
+}
+
+/// Batches of one signal that wait on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolFigures {
+    /// How many.
+    pub batches: u64,
+    /// Their items.
+    pub items: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long the oldest has waited, in nanoseconds; 0 where none waits.
+    pub oldest_age_ns: u64,
+}
+
+/// The store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// What it was given last is, or will be, on disk. Not so while the disk is in trouble.
+    pub is_working: bool,
+    /// Commits so far.
+    pub commits: u64,
+    /// Commits that failed.
+    pub commits_failed: u64,
+    /// Its size on disk.
+    pub bytes: u64,
+    /// The bound of what all spools hold.
+    pub spool_limit_bytes: u64,
 }
 
 /// What the receiver counts.
@@ -75,6 +165,14 @@ pub struct ReceiverFigures {
     pub messages_undelivered: u64,
     /// Streams that were refused, by reason.
     pub streams_refused: BTreeMap<&'static str, u64>,
+    /// Connections that are open.
+    pub connections_open: u64,
+    /// The bound of `connections_open`.
+    pub max_connections: u64,
+    /// Connections that were closed before they could ask for anything, by reason.
+    pub connections_refused: BTreeMap<&'static str, u64>,
+    /// Requests without valid credentials, by what was wrong with them.
+    pub requests_unauthenticated: BTreeMap<&'static str, u64>,
     /// Workers connected or within their grace period.
     pub workers: u64,
     /// The bound of `workers`.

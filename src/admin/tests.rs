@@ -13,15 +13,17 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::admin::sources::{ExportFigures, ReceiverFigures};
+use crate::admin::sources::{ExportFigures, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures};
 use crate::control::policy::{Policy, Rate};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::span::{SpanId, TraceId};
+use crate::exporter::signal::Signal;
 use crate::shard::{Capacity, ShardMessage, Shards};
 use crate::time::UnixNanos;
+use crate::token::Token;
 use crate::worker::{Capabilities, Dialect, Identity, WorkerKey};
 
 #[tokio::test]
@@ -159,8 +161,7 @@ async fn the_guard_stands_before_every_route() {
 
 #[tokio::test]
 async fn without_the_token_only_health_answers() {
-    let settings =
-        AdminSettings { token: Some(settings::Token::new("s3cret").unwrap()), ..AdminSettings::default() };
+    let settings = AdminSettings { token: Some(Token::new("s3cret").unwrap()), ..AdminSettings::default() };
     let bridge = Bridge::start_with(&settings, vec![Shard::of_events(9)]);
 
     assert_eq!(bridge.get("/healthz").await.status(), 200);
@@ -318,6 +319,8 @@ impl Bridge {
             export: Arc::new(|| ExportFigures {
                 exported: 2,
                 refused: BTreeMap::from([("queue_full", 1)]),
+                signals: BTreeMap::from([(Signal::Traces, busy())]),
+                store: Some(StoreFigures { is_working: true, commits: 4, ..StoreFigures::default() }),
                 ..ExportFigures::default()
             }),
             receiver: Arc::new(ReceiverFigures::default),
@@ -384,10 +387,28 @@ impl Shard {
                 | ShardMessage::Messages { .. }
                 | ShardMessage::Closed { .. }
                 | ShardMessage::Superseded { .. }
+                | ShardMessage::Checkpoint(_)
+                | ShardMessage::WriteWhole { .. }
                 | ShardMessage::Shutdown(_)) => panic!("the admin port only reads: {other:?}"),
             }
         }
     }
+}
+
+/// An exporter that has sent, and waits on disk.
+fn busy() -> SignalFigures {
+    let mut figures = SignalFigures {
+        accepted: 3,
+        refused: BTreeMap::from([("queue_full", 1)]),
+        sent: 2,
+        queue_limit_items: Some(2_048),
+        spool: Some(SpoolFigures { batches: 1, items: 5, bytes: 700, oldest_age_ns: 1_500_000_000 }),
+        ..SignalFigures::default()
+    };
+    figures.request_duration_ns.record(3_000_000);
+    figures.batch_items.record(2);
+    figures.batch_bytes.record(600);
+    figures
 }
 
 fn worker(id: &str, streams: usize) -> WorkerReport {

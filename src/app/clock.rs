@@ -8,11 +8,13 @@ use crate::time::{Monotonic, Now, UnixNanos};
 
 /// A clock that reads both of the machine's clocks together. Its monotonic time begins now.
 pub(crate) fn start() -> impl Fn() -> Now + Send + Sync {
+    start_at(Monotonic::default())
+}
+
+/// A clock whose monotonic time goes on from `instant`, where a run before this one ended: the time between was none.
+pub(crate) fn start_at(instant: Monotonic) -> impl Fn() -> Now + Send + Sync {
     let begun = Instant::now();
-    move || Now {
-        mono: Monotonic(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-        wall: UnixNanos(unix_nanos()),
-    }
+    move || Now { mono: instant.after(begun.elapsed()), wall: UnixNanos(unix_nanos()) }
 }
 
 fn unix_nanos() -> i64 {

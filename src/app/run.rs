@@ -6,8 +6,11 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+use tracing::Instrument as _;
+
 use super::{App, RunError};
 use crate::config::Config;
+use crate::diagnostics::lifecycle;
 
 /// Runs the bridge until it is asked to end, and drains it. A second signal ends it at once.
 ///
@@ -47,7 +50,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut terminate = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut hang_up = signals(SignalKind::hangup())?;
-    let mut app = App::start(config, None).await?;
+    let mut app = App::start(config, None).instrument(lifecycle("start")).await?;
     announce(&app)?;
     let broken = loop {
         tokio::select! {
@@ -57,10 +60,11 @@ async fn serve(config: Config) -> Result<(), RunError> {
             broken = app.broken() => break Some(broken),
         }
     };
+    let shutdown = lifecycle("shutdown");
     if let Some(broken) = &broken {
         tracing::error!("{broken}, which it should not: the bridge shuts down");
     } else {
-        tracing::info!("draining");
+        shutdown.in_scope(|| tracing::info!("draining"));
     }
     let second_signal = async {
         tokio::select! {
@@ -69,7 +73,9 @@ async fn serve(config: Config) -> Result<(), RunError> {
         }
     };
     tokio::select! {
-        ledger = app.shutdown() => tracing::info!(ledger = %ledger.to_json(), "the bridge has shut down"),
+        ledger = app.shutdown().instrument(shutdown.clone()) => shutdown.in_scope(|| {
+            tracing::info!(ledger = %ledger.to_json(), "the bridge has shut down");
+        }),
         () = second_signal => {
             return Err(RunError::Internal("a second signal ended the drain".to_owned()));
         }

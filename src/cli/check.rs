@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use super::connect::Trials;
 use super::{CheckArgs, Console, Exit, OutputFormat, probe};
 use crate::config::env::EnvSource;
 use crate::config::provenance::Effective;
@@ -26,23 +27,42 @@ pub(super) fn run(
         (Ok(config), _) if args.ready.is_some() => {
             probe::run(&format!("http://{}", reachable(config.admin.listen)), console)
         }
-        (Ok(config), OutputFormat::Text) => {
-            console.answer(as_text(&config.effective));
-            for warning in &config.warnings {
-                console.answer(format_args!("warning: {warning}"));
-            }
-            Exit::Ok
-        }
-        (Ok(config), OutputFormat::Json) => {
-            console.answer(as_json(&config));
-            Exit::Ok
-        }
+        (Ok(config), output) => answer(&config, args.connect, output, console),
         (Err(error), OutputFormat::Text) => console.refuse(&error),
         (Err(error), OutputFormat::Json) => {
             console.answer(problems_as_json(&error));
             Exit::Usage
         }
     }
+}
+
+fn answer(config: &Config, connects: bool, output: OutputFormat, console: &mut Console<'_>) -> Exit {
+    let trials = match connects.then(|| Trials::run(&config.otel)).transpose() {
+        Ok(trials) => trials,
+        Err(error) => {
+            console.complain(format_args!("error: failed to start: {error}"));
+            return Exit::Internal;
+        }
+    };
+    match output {
+        OutputFormat::Text => {
+            console.answer(as_text(&config.effective));
+            for warning in &config.warnings {
+                console.answer(format_args!("warning: {warning}"));
+            }
+            if let Some(trials) = &trials {
+                console.answer(format_args!("\n{}", trials.as_text()));
+            }
+        }
+        OutputFormat::Json => {
+            let mut values = as_json(config);
+            if let Some(trials) = &trials {
+                values["endpoints"] = trials.as_json();
+            }
+            console.answer(values);
+        }
+    }
+    if trials.is_none_or(|trials| trials.are_well()) { Exit::Ok } else { Exit::Unavailable }
 }
 
 /// Values wider than this push their own source aside, and nobody else's.

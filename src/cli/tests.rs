@@ -63,12 +63,11 @@ fn a_wrong_configuration_stops_every_command_that_needs_one() {
         &["check", "--span-timeout", "10"],
         &["check", "--ready", "--span-timeout=10"],
     ] {
-        let said = run_with(args, &[("SNAKEPIT_BRIDGE_STATE_DIR", "/x")]);
+        let said = run_with(args, &[("SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL", "0s")]);
         assert_eq!((said.exit, said.out.as_str()), (Exit::Usage, ""), "{args:?}");
         assert_eq!(
             said.err,
-            "error: SNAKEPIT_BRIDGE_STATE_DIR: bridge.state_dir: `/x` cannot be used: keeping state on disk is not built \
-             yet. Without it nothing outlives a restart\n\
+            "error: SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL: bridge.checkpoint_interval: `0s` is not between 100ms and 1h\n\
              error: --span-timeout: bridge.span_timeout: `10` is not a duration with its unit (for example `500ms`, `5s`, \
              `10m`, `1h 30m`)\n"
         );
@@ -165,6 +164,53 @@ fn check_ready_asks_a_running_bridge() {
             ["GET /readyz HTTP/1.1".to_owned(), format!("Host: {address}"), "Connection: close".to_owned()]
         );
     }
+}
+
+#[test]
+fn check_connect_says_what_came_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = std::thread::spawn(move || {
+        for connection in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            if connection == 0 {
+                // The trial's own, which asks nothing.
+                continue;
+            }
+            let mut head = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            while lines.read_line(&mut head).unwrap() > 2 {}
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            return head;
+        }
+        String::new()
+    });
+    let url = format!("http://{address}/v1/traces");
+    let said = run_with(&["check", "--connect"], &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &url)]);
+    assert_eq!(said.exit, Exit::Ok, "{}", said.out);
+    assert!(peer.join().unwrap().starts_with("POST /v1/traces HTTP/1.1"));
+    let trial = said.out.split("\n\n").last().unwrap();
+    let by = "http/protobuf, by OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    assert!(trial.starts_with(&format!("traces to {url} ({by})\n  DNS        127.0.0.1\n")), "{trial}");
+    assert!(trial.contains("\n  answer     taken in "), "{trial}");
+
+    // Nobody listens any more.
+    let arguments = ["check", "--connect", "--output", "json"];
+    let said = run_with(&arguments, &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &url)]);
+    assert_eq!(said.exit, Exit::Unavailable);
+    let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let [endpoint] = answer["endpoints"].as_array().unwrap().as_slice() else { panic!("{answer}") };
+    assert_eq!((&endpoint["ok"], &endpoint["trouble"]["step"]), (&false.into(), &"TCP".into()));
+    assert_eq!(endpoint["hints"].as_array().unwrap().len(), 1, "{endpoint}");
+
+    let said = run_with(&["check", "--connect"], &[("OTEL_TRACES_EXPORTER", "console")]);
+    assert_eq!(said.exit, Exit::Ok);
+    assert!(
+        said.out.ends_with("no signal goes to an OTLP endpoint: there is nothing to try\n"),
+        "{}",
+        said.out
+    );
+    assert_eq!(run_with(&["check", "--connect", "--ready"], &[]).exit, Exit::Usage);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //!
 //! Nothing is logged here: warnings are values, for `check` to print and for the start to log.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -19,6 +20,9 @@ use std::time::Duration;
 pub trait EnvSource {
     /// The variable's value, if it is set.
     fn value(&self, name: &str) -> Option<OsString>;
+
+    /// The names of all variables that are set, in order.
+    fn names(&self) -> Vec<String>;
 }
 
 /// The environment of this process.
@@ -32,6 +36,8 @@ pub enum Origin {
     Default,
     /// This variable.
     Variable(&'static str),
+    /// This line of the file that `OTEL_CONFIG_FILE` names.
+    File(u64),
 }
 
 /// A value, and who decided it.
@@ -47,9 +53,9 @@ pub struct Setting<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The variable.
-    pub variable: &'static str,
-    /// Its value as given, or stars if it may be a secret.
-    pub value: String,
+    pub variable: Cow<'static, str>,
+    /// Its value as given, or stars if it may be a secret; nothing where the name is what is wrong.
+    pub value: Option<String>,
     /// What is wrong with it, and what happens instead.
     pub problem: String,
 }
@@ -70,19 +76,19 @@ impl EnvSource for ProcessEnv {
     fn value(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
     }
-}
 
-impl ProcessEnv {
-    /// The names that begin with `prefix`, in order.
-    #[must_use]
-    pub fn names(self, prefix: &str) -> Vec<String> {
-        let mut names: Vec<String> = std::env::vars_os()
-            .filter_map(|(name, _)| name.into_string().ok())
-            .filter(|name| name.starts_with(prefix))
-            .collect();
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
         names.sort_unstable();
         names
     }
+}
+
+/// The names that begin with `prefix`, in order.
+#[must_use]
+pub fn names_from(env: &impl EnvSource, prefix: &str) -> Vec<String> {
+    env.names().into_iter().filter(|name| name.starts_with(prefix)).collect()
 }
 
 /// The value of `name` without blanks around it, where an empty one is as good as none: the rule of the `OTEL_*`
@@ -98,14 +104,19 @@ impl EnvSource for BTreeMap<String, String> {
     fn value(&self, name: &str) -> Option<OsString> {
         self.get(name).map(OsString::from)
     }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "default",
-            Self::Variable(name) => name,
-        })
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File(line) => write!(f, "line {line}"),
+        }
     }
 }
 
@@ -118,7 +129,10 @@ impl<T> Setting<T> {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={:?}: {}", self.variable, self.value, self.problem)
+        match &self.value {
+            Some(value) => write!(f, "{}={value:?}: {}", self.variable, self.problem),
+            None => write!(f, "{}: {}", self.variable, self.problem),
+        }
     }
 }
 
@@ -181,7 +195,23 @@ impl<'a, E: EnvSource + ?Sized> Variables<'a, E> {
 
     /// Notes something about a variable.
     pub fn warn(&mut self, variable: &'static str, value: &str, problem: &str) {
-        self.warnings.push(Warning { variable, value: value.to_owned(), problem: problem.to_owned() });
+        self.push(Warning {
+            variable: variable.into(),
+            value: Some(value.to_owned()),
+            problem: problem.to_owned(),
+        });
+    }
+
+    /// Notes something about a variable's name.
+    pub fn warn_of_name(&mut self, name: String, problem: &str) {
+        self.push(Warning { variable: name.into(), value: None, problem: problem.to_owned() });
+    }
+
+    /// A generic variable is read once for each signal, and what is wrong with it is said once.
+    fn push(&mut self, warning: Warning) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 }
 
@@ -289,6 +319,10 @@ mod tests {
         impl EnvSource for Latin1 {
             fn value(&self, _: &str) -> Option<OsString> {
                 Some(std::os::unix::ffi::OsStringExt::from_vec(vec![b'a', 0xe9]))
+            }
+
+            fn names(&self) -> Vec<String> {
+                vec!["NAME".to_owned()]
             }
         }
         let mut variables = Variables::new(&Latin1);

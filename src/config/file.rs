@@ -18,8 +18,15 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Node {
     /// Counted from 1.
     pub line: u64,
+    /// Where the value itself begins, in bytes; elsewhere than the line, where the line has an alias.
+    pub offset: usize,
     /// The value.
     pub value: Value,
+}
+
+impl Node {
+    /// Where there is no file.
+    pub const NOTHING: Self = Self { line: 0, offset: 0, value: Value::Null };
 }
 
 /// A YAML value.
@@ -72,7 +79,7 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     };
     let read: Result<Option<Node>, _> = serde_saphyr::from_str_with_options(text, options);
     match read {
-        Ok(node) => Ok(node.unwrap_or(Node { line: 1, value: Value::Null })),
+        Ok(node) => Ok(node.unwrap_or(Node { line: 1, ..Node::NOTHING })),
         Err(error) => {
             let location = error.location().filter(|location| location.line() > 0);
             let place = location.map(|location| format!(" (column {})", location.column()));
@@ -169,7 +176,8 @@ impl fmt::Display for Value {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { line: spanned.referenced.line(), value: spanned.value })
+        let offset = spanned.defined.span().byte_offset().and_then(|offset| usize::try_from(offset).ok());
+        Ok(Self { line: spanned.referenced.line(), offset: offset.unwrap_or(0), value: spanned.value })
     }
 }
 

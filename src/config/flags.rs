@@ -23,9 +23,28 @@ pub struct Flags {
     /// Further host names that the admin port answers to, with commas between [env: SNAKEPIT_BRIDGE_ADMIN_ALLOWED_HOSTS]
     #[arg(long, value_name = "HOSTS")]
     pub admin_allowed_hosts: Option<String>,
-    /// Not built yet [env: SNAKEPIT_BRIDGE_STATE_DIR]
+    /// Certificate of the worker port (PEM); it then speaks TLS only [env: SNAKEPIT_BRIDGE_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// Its private key (PEM) [env: SNAKEPIT_BRIDGE_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// CA of the certificates that workers must have (PEM) [env: SNAKEPIT_BRIDGE_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+    /// Field of a worker's certificate that says which worker ids it may claim: none, cn, dns or uri [default: none]
+    /// [env: SNAKEPIT_BRIDGE_TLS_CLIENT_ID]
+    #[arg(long, value_name = "FIELD")]
+    pub tls_client_id: Option<String>,
+    /// File with the token that the worker port asks for [env: SNAKEPIT_BRIDGE_WORKER_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub worker_token_file: Option<String>,
+    /// Directory for what must outlive the bridge; without one nothing is kept on disk [env: SNAKEPIT_BRIDGE_STATE_DIR]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
+    /// How often open spans and sums are written there [default: 5s] [env: SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL]
+    #[arg(long, value_name = "DURATION")]
+    pub checkpoint_interval: Option<String>,
     /// How long a start waits for its end [default: 10m] [env: SNAKEPIT_BRIDGE_SPAN_TIMEOUT]
     #[arg(long, value_name = "DURATION")]
     pub span_timeout: Option<String>,
@@ -41,6 +60,10 @@ pub struct Flags {
     /// text or json [default: text on a terminal, else json] [env: SNAKEPIT_BRIDGE_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// What the bridge tells of itself over OTLP: traces, metrics, logs, with commas between [default: nothing]
+    /// [env: SNAKEPIT_BRIDGE_OWN_TELEMETRY]
+    #[arg(long, value_name = "SIGNALS")]
+    pub own_telemetry: Option<String>,
 }
 
 impl Flags {
@@ -54,12 +77,19 @@ impl Flags {
             (&schema::ADMIN_TOKEN_FILE, &self.admin_token_file),
             (&schema::ADMIN_INSECURE, &self.admin_insecure),
             (&schema::ADMIN_ALLOWED_HOSTS, &self.admin_allowed_hosts),
+            (&schema::TLS_CERT, &self.tls_cert),
+            (&schema::TLS_KEY, &self.tls_key),
+            (&schema::TLS_CLIENT_CA, &self.tls_client_ca),
+            (&schema::TLS_CLIENT_ID, &self.tls_client_id),
+            (&schema::WORKER_TOKEN_FILE, &self.worker_token_file),
             (&schema::STATE_DIR, &self.state_dir),
+            (&schema::CHECKPOINT_INTERVAL, &self.checkpoint_interval),
             (&schema::SPAN_TIMEOUT, &self.span_timeout),
             (&schema::RECONNECT_GRACE, &self.reconnect_grace),
             (&schema::REORDER_WINDOW, &self.reorder_window),
             (&schema::SHUTDOWN_TIMEOUT, &self.shutdown_timeout),
             (&schema::LOG_FORMAT, &self.log_format),
+            (&schema::OWN_TELEMETRY, &self.own_telemetry),
         ];
         by_flag.into_iter().find(|(known, _)| known.flag == key.flag).and_then(|(_, value)| value.as_deref())
     }

@@ -1,113 +1,79 @@
-//! The `OTEL_*` variables that decide about the export of traces.
+//! What the standard OpenTelemetry configuration says: the `OTEL_*` variables, or the file that one of them names.
 //!
-//! Each value says who decided it; a signal's variable beats the generic one, option by option. What is junk is warned of
-//! and counts as unset, as the specification demands; only an endpoint that leads nowhere, and a protocol that is not
-//! built, stop the start: falling back to `localhost` would hide them.
+//! Each value says who decided it; a signal's variable beats the generic one, option by option. What is junk in a
+//! variable is warned of and counts as unset, as the specification demands; only an endpoint that leads nowhere, and half
+//! of a client certificate, stop the start: falling back to `localhost` would hide them. With `OTEL_CONFIG_FILE` the file
+//! alone counts, and anything wrong in it stops the start.
+//!
+//! Metrics and log records are not made yet; what is said about them is read and checked like the rest.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-
-use crate::config::env::{
-    EnvSource, MASKED, Origin, Setting, Variables, Warning, parse_attributes, parse_choice, parse_millis,
-    parse_number,
-};
-use crate::config::otel::endpoint::{default_endpoint, read_endpoint};
-use crate::exporter::batch::{
-    BatchSettings, DEFAULT_MAX_BATCH_BYTES, DEFAULT_MAX_BATCH_SPANS, DEFAULT_SCHEDULE_DELAY,
-};
+use crate::config::env::{EnvSource, Origin, Setting, Variables, Warning, parse_attributes};
+use crate::config::provenance::{Problem, Source};
+use crate::diagnostics::LogLevel;
+use crate::engine::sampler::{Exceptions, Ratio, Sampler, SamplerSettings};
+use crate::engine::settings::Propagators;
+use crate::exporter::batch::{BatchSettings, DEFAULT_MAX_BATCH_BYTES};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
-use crate::exporter::settings::{
-    Compression, DEFAULT_REQUEST_TIMEOUT, Destination, ExporterSettings, OtlpSettings, Protocol,
-    SecretHeaders, TlsFiles,
-};
+use crate::exporter::settings::{Destination, ExporterSettings};
 use crate::exporter::signal::Signal;
 
+mod declarative;
 mod endpoint;
+mod general;
+mod headers;
+mod hints;
+mod names;
+mod signal;
+pub mod table;
 
+pub use general::{ExemplarFilter, Histogram, LimitVariables, MetricVariables, Temporality};
+pub use signal::{BatchVariables, Exporter, OtlpVariables, SignalSettings};
+
+const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";
+const OLD_CONFIG_FILE: &str = "OTEL_EXPERIMENTAL_CONFIG_FILE";
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
-const TRACES_EXPORTER: &str = "OTEL_TRACES_EXPORTER";
-const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
-const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
-const COMPRESSION: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
-const TIMEOUT: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
-const SCHEDULE_DELAY: &str = "OTEL_BSP_SCHEDULE_DELAY";
-const EXPORT_TIMEOUT: &str = "OTEL_BSP_EXPORT_TIMEOUT";
-const MAX_QUEUE_SIZE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
-const MAX_EXPORT_BATCH_SIZE: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+const EXCEPTION_SIGNAL: &str = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
 
-/// The specification's default of `OTEL_BSP_EXPORT_TIMEOUT`.
-const DEFAULT_EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Stands for a time-out of 0, which means none.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
-/// A shorter time-out was most likely meant in seconds, as Python reads the variable.
-const SUSPICIOUS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Where finished traces go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TracesExporter {
-    /// To an OTLP peer.
-    Otlp,
-    /// To standard output.
-    Console,
-    /// Nowhere.
-    None,
-}
-
-/// What the `OTEL_*` variables say.
+/// What the standard configuration says.
 #[derive(Debug, Clone)]
 pub struct OtelSettings {
+    /// The file that says all of it, if any: `OTEL_CONFIG_FILE`.
+    pub config_file: Setting<Option<String>>,
     /// `OTEL_SDK_DISABLED`.
     pub sdk_disabled: Setting<bool>,
     /// `OTEL_SERVICE_NAME`.
     pub service_name: Setting<Option<String>>,
     /// `OTEL_RESOURCE_ATTRIBUTES`.
     pub resource_attributes: Setting<Vec<(String, String)>>,
-    /// `OTEL_TRACES_EXPORTER`.
-    pub traces_exporter: Setting<TracesExporter>,
-    /// `OTEL_EXPORTER_OTLP_*`, for traces.
-    pub otlp: OtlpVariables,
-    /// `OTEL_BSP_*`.
-    pub batches: BatchVariables,
-    /// What is wrong with the variables.
+    /// `OTEL_LOG_LEVEL`.
+    pub log_level: Setting<LogLevel>,
+    /// `OTEL_PROPAGATORS`.
+    pub propagators: Setting<Propagators>,
+    /// `OTEL_TRACES_SAMPLER`.
+    pub sampler: Setting<SamplerSettings>,
+    /// `OTEL_TRACES_SAMPLER_ARG`.
+    pub sampler_ratio: Setting<Ratio>,
+    /// `OTEL_*_LIMIT`.
+    pub limits: LimitVariables,
+    /// Spans.
+    pub traces: SignalSettings,
+    /// Metrics.
+    pub metrics: SignalSettings,
+    /// Log records.
+    pub logs: SignalSettings,
+    /// How metrics are made.
+    pub metric_options: MetricVariables,
+    /// What is wrong, or has no effect.
     pub warnings: Vec<Warning>,
-}
-
-/// `OTEL_EXPORTER_OTLP_*`, for traces.
-#[derive(Debug, Clone)]
-pub struct OtlpVariables {
-    /// The protocol.
-    pub protocol: Setting<Protocol>,
-    /// With what the specification appends.
-    pub endpoint: Setting<String>,
-    /// Their values are secrets.
-    pub headers: Setting<SecretHeaders>,
-    /// Of requests.
-    pub compression: Setting<Compression>,
-    /// The limit of one request.
-    pub timeout: Setting<Duration>,
-}
-
-/// `OTEL_BSP_*`.
-#[derive(Debug, Clone)]
-pub struct BatchVariables {
-    /// The longest that a span waits for others.
-    pub schedule_delay: Setting<Duration>,
-    /// The limit of one export.
-    pub export_timeout: Setting<Duration>,
-    /// Spans that may wait. The specification's default, 2048, is meant for one process; where nobody sets it, the
-    /// bytes alone are bounded.
-    pub max_queue_size: Setting<Option<u64>>,
-    /// Spans a request.
-    pub max_export_batch_size: Setting<u64>,
 }
 
 /// A variable that stops the start.
@@ -125,7 +91,7 @@ pub struct OtelError {
 /// One line of `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectiveValue {
-    /// The variable, generic where there are two.
+    /// The variable; the signal's where there are two.
     pub variable: &'static str,
     /// What counts, if anything.
     pub value: Option<String>,
@@ -136,303 +102,176 @@ pub struct EffectiveValue {
 // === impl OtelSettings ===
 
 impl Default for OtelSettings {
-    /// What counts where no variable is set.
+    /// What counts where nothing is set.
     fn default() -> Self {
         Self::from_env(&BTreeMap::new()).expect("defaults lead somewhere")
     }
 }
 
 impl OtelSettings {
-    /// Reads the variables.
+    /// Reads the file that a variable names, else the variables.
     ///
     /// # Errors
-    /// If spans are to go to an OTLP peer, and the endpoint leads nowhere or the protocol is not built: both, where both
-    /// are so.
-    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<OtelError>> {
+    /// All that stops the start.
+    pub fn load(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<Problem>> {
         let mut variables = Variables::new(env);
-        let sdk_disabled = variables.boolean(&[SDK_DISABLED]);
-        let service_name = variables.first_or(&[SERVICE_NAME], None, |text| Ok(Some(text.to_owned())));
-        let resource_attributes = variables.first_or(&[RESOURCE_ATTRIBUTES], Vec::new(), parse_attributes);
-        let traces_exporter = read_traces_exporter(&mut variables);
-        let sends = traces_exporter.value == TracesExporter::Otlp && !sdk_disabled.value;
-        let otlp = OtlpVariables::read(&mut variables, sends)?;
-        let batches = BatchVariables::read(&mut variables);
-        Ok(Self {
-            sdk_disabled,
-            service_name,
-            resource_attributes,
-            traces_exporter,
-            otlp,
-            batches,
-            warnings: variables.warnings,
+        let path = |text: &str| Ok(Some(text.to_owned()));
+        let file = variables.first_or(&[CONFIG_FILE, OLD_CONFIG_FILE], None, path);
+        if let (Some(path), Origin::Variable(variable)) = (&file.value, file.origin) {
+            if variable == OLD_CONFIG_FILE {
+                variables.warn(variable, path, &format!("the old name of {CONFIG_FILE}"));
+            }
+            let warnings = variables.warnings;
+            return declarative::load(path, variable, env).map(|settings| Self {
+                warnings: [warnings, settings.warnings].concat(),
+                config_file: file,
+                ..settings
+            });
+        }
+        Self::from_env(env).map_err(|errors| {
+            let problem = |error: OtelError| Problem {
+                source: Source::Variable(error.variable),
+                key: None,
+                message: format!("`{}`: {}", error.value.escape_debug(), error.reason),
+            };
+            errors.into_iter().map(problem).collect()
         })
     }
 
-    /// What the exporter is told. `same_host` is `workers.same_host`; `seed` makes the backoff's jitter.
+    /// Reads the variables.
+    ///
+    /// # Errors
+    /// If something is to go to an OTLP peer, and its endpoint leads nowhere, or a client certificate lacks its other half.
+    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<OtelError>> {
+        let mut variables = Variables::new(env);
+        let mut errors = Vec::new();
+        let sdk_disabled = variables.boolean(&[SDK_DISABLED]);
+        let (sampler, sampler_ratio) = general::read_sampler(&mut variables);
+        let disabled = sdk_disabled.value;
+        let mut signal = |variables: &mut Variables<'_, _>, signal| {
+            SignalSettings::read(variables, signal, disabled, &mut errors)
+        };
+        let settings = Self {
+            config_file: Setting::default(None),
+            sdk_disabled,
+            service_name: variables.first_or(&[SERVICE_NAME], None, |text| Ok(Some(text.to_owned()))),
+            resource_attributes: variables.first_or(&[RESOURCE_ATTRIBUTES], Vec::new(), parse_attributes),
+            log_level: general::read_log_level(&mut variables),
+            propagators: general::read_propagators(&mut variables),
+            sampler,
+            sampler_ratio,
+            limits: LimitVariables::read(&mut variables),
+            traces: signal(&mut variables, Signal::Traces),
+            metrics: signal(&mut variables, Signal::Metrics),
+            logs: signal(&mut variables, Signal::Logs),
+            metric_options: MetricVariables::read(&mut variables),
+            warnings: Vec::new(),
+        };
+        // A generic variable is wrong for every signal, and is named once.
+        let mut distinct: Vec<OtelError> = Vec::new();
+        for error in errors {
+            if !distinct.contains(&error) {
+                distinct.push(error);
+            }
+        }
+        if !distinct.is_empty() {
+            return Err(distinct);
+        }
+        hints::about_effects(env, &mut variables);
+        Ok(Self { warnings: variables.warnings, ..settings })
+    }
+
+    /// What is said about a signal.
     #[must_use]
-    pub fn exporter_settings(&self, same_host: bool, seed: u64) -> ExporterSettings {
-        let exporter =
-            if self.sdk_disabled.value { TracesExporter::None } else { self.traces_exporter.value };
-        let destination = match exporter {
-            TracesExporter::Otlp => Destination::Otlp(self.otlp.settings()),
-            TracesExporter::Console => Destination::Console,
-            TracesExporter::None => Destination::None,
-        };
-        let delay = match (exporter, self.batches.schedule_delay.origin) {
-            // By the specification a console goes with a processor that does not batch.
-            (TracesExporter::Console, Origin::Default) => Duration::ZERO,
-            _ => self.batches.schedule_delay.value,
-        };
+    pub const fn signal(&self, signal: Signal) -> &SignalSettings {
+        match signal {
+            Signal::Traces => &self.traces,
+            Signal::Metrics => &self.metrics,
+            Signal::Logs => &self.logs,
+        }
+    }
+
+    /// Where each signal goes.
+    #[must_use]
+    pub fn destinations(&self) -> Vec<(Signal, Destination)> {
+        Signal::ALL.into_iter().map(|signal| (signal, self.destination(signal))).collect()
+    }
+
+    fn destination(&self, signal: Signal) -> Destination {
+        let settings = self.signal(signal);
+        if self.sdk_disabled.value {
+            return Destination::None;
+        }
+        match &settings.exporter.value {
+            Exporter::Otlp => Destination::Otlp(settings.otlp.settings(signal)),
+            Exporter::Console => Destination::Console,
+            Exporter::File(target) => Destination::File(target.clone()),
+            Exporter::None => Destination::None,
+        }
+    }
+
+    /// What the exporter of a signal is told. `same_host` is `workers.same_host`; `seed` makes the backoff's jitter.
+    #[must_use]
+    pub fn exporter_settings(&self, signal: Signal, same_host: bool, seed: u64) -> ExporterSettings {
+        let SignalSettings { otlp, batches, .. } = self.signal(signal);
         let limit = |timeout: Duration| if timeout.is_zero() { NO_TIMEOUT } else { timeout };
         ExporterSettings {
             batch: BatchSettings {
-                max_spans: self.batches.max_export_batch_size.value,
+                max_spans: batches.max_export_batch_size.value,
                 max_bytes: DEFAULT_MAX_BATCH_BYTES,
-                delay,
+                delay: batches.schedule_delay.value,
             },
-            queue: QueueSettings { max_spans: self.batches.max_queue_size.value, ..QueueSettings::default() },
-            request_timeout: limit(self.otlp.timeout.value).min(limit(self.batches.export_timeout.value)),
+            queue: QueueSettings { max_spans: batches.max_queue_size.value, ..QueueSettings::default() },
+            request_timeout: limit(otlp.timeout.value).min(limit(batches.export_timeout.value)),
             resource: ResourceSettings {
                 service_name: self.service_name.value.clone(),
                 attributes: self.resource_attributes.value.clone(),
                 same_host,
             },
             seed,
-            ..ExporterSettings::new(destination)
+            ..ExporterSettings::new(self.destination(signal))
         }
     }
 
-    /// Every value that counts, with who decided it. Secrets are masked.
+    /// What decides which finished spans are kept.
+    #[must_use]
+    pub fn sampler(&self, exceptions: Exceptions) -> Sampler {
+        Sampler::new(self.sampler.value.clone(), exceptions)
+    }
+
+    /// Every value that counts, with who decided it, in the order of the table. Secrets are masked.
     #[must_use]
     pub fn effective(&self) -> Vec<EffectiveValue> {
-        let attributes: Vec<_> =
-            self.resource_attributes.value.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let millis = |wait: Duration| format!("{} ms", wait.as_millis());
-        let (otlp, batches) = (&self.otlp, &self.batches);
-        let service_name = self.service_name.value.as_deref().unwrap_or(DEFAULT_SERVICE_NAME);
-        let queue_size =
-            batches.max_queue_size.value.map_or("bounded by bytes".to_owned(), |size| size.to_string());
-        vec![
-            effective(SDK_DISABLED, &self.sdk_disabled, |value| value.to_string()),
-            effective(SERVICE_NAME, &self.service_name, |_| service_name.to_owned()),
-            effective(RESOURCE_ATTRIBUTES, &self.resource_attributes, |_| attributes.join(",")),
-            effective(TRACES_EXPORTER, &self.traces_exporter, ToString::to_string),
-            effective(PROTOCOL[1], &otlp.protocol, ToString::to_string),
-            effective(ENDPOINT, &otlp.endpoint, Clone::clone),
-            effective(HEADERS[1], &otlp.headers, ToString::to_string),
-            effective(COMPRESSION[1], &otlp.compression, ToString::to_string),
-            effective(TIMEOUT[1], &otlp.timeout, |value| millis(*value)),
-            effective(SCHEDULE_DELAY, &batches.schedule_delay, |value| millis(*value)),
-            effective(EXPORT_TIMEOUT, &batches.export_timeout, |value| millis(*value)),
-            effective(MAX_QUEUE_SIZE, &batches.max_queue_size, |_| queue_size.clone()),
-            effective(MAX_EXPORT_BATCH_SIZE, &batches.max_export_batch_size, ToString::to_string),
-        ]
+        let attributes = |attributes: &Vec<(String, String)>| {
+            let pairs: Vec<_> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            pairs.join(",")
+        };
+        let mut values = vec![
+            effective(CONFIG_FILE, &self.config_file, |path| path.clone().unwrap_or_default()),
+            effective(SDK_DISABLED, &self.sdk_disabled, ToString::to_string),
+            effective(SERVICE_NAME, &self.service_name, |name| {
+                name.as_deref().unwrap_or(DEFAULT_SERVICE_NAME).to_owned()
+            }),
+            effective(RESOURCE_ATTRIBUTES, &self.resource_attributes, attributes),
+            effective(general::LOG_LEVEL, &self.log_level, |level| level.as_str().to_owned()),
+            effective(general::PROPAGATORS, &self.propagators, general::shown_propagators),
+            effective(general::SAMPLER, &self.sampler, general::shown_sampler),
+            effective(general::SAMPLER_ARG, &self.sampler_ratio, |ratio| ratio.value().to_string()),
+            effective(EXCEPTION_SIGNAL, &Setting::default(()), |()| String::new()),
+        ];
+        values.extend(self.limits.effective());
+        for signal in Signal::ALL {
+            values.extend(self.signal(signal).effective());
+        }
+        values.extend(self.metric_options.effective());
+        values.sort_by_key(|value| table::position(value.variable));
+        values
     }
 }
 
 fn effective<T>(variable: &'static str, setting: &Setting<T>, show: impl Fn(&T) -> String) -> EffectiveValue {
     let value = Some(show(&setting.value)).filter(|value| !value.is_empty());
     EffectiveValue { variable, value, origin: setting.origin }
-}
-
-impl OtlpVariables {
-    fn read<E: EnvSource + ?Sized>(
-        variables: &mut Variables<'_, E>,
-        sends: bool,
-    ) -> Result<Self, Vec<OtelError>> {
-        let mut errors = Vec::new();
-        let protocol = match read_protocol(variables) {
-            Ok(protocol) => protocol,
-            Err(error) => {
-                if sends {
-                    errors.push(error);
-                } else {
-                    variables.warn(error.variable, &error.value, &format!("{}; ignored", error.reason));
-                }
-                Setting::default(Protocol::HttpProtobuf)
-            }
-        };
-        let endpoint = match read_endpoint(variables, protocol.value) {
-            Ok(endpoint) => endpoint,
-            Err(error) if sends => {
-                errors.push(error);
-                Setting::default(default_endpoint(protocol.value).to_owned())
-            }
-            Err(error) => {
-                variables.warn(error.variable, &error.value, &format!("{}; ignored", error.reason));
-                Setting::default(default_endpoint(protocol.value).to_owned())
-            }
-        };
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let timeout = variables.first_or(&TIMEOUT, DEFAULT_REQUEST_TIMEOUT, parse_millis);
-        if let Origin::Variable(name) = timeout.origin
-            && !timeout.value.is_zero()
-            && timeout.value < SUSPICIOUS_TIMEOUT
-        {
-            let millis = timeout.value.as_millis();
-            variables.warn(name, &millis.to_string(), "this is milliseconds; were seconds meant?");
-        }
-        Ok(Self {
-            protocol,
-            endpoint,
-            headers: read_headers(variables),
-            compression: variables.first_or(&COMPRESSION, Compression::None, |text| {
-                parse_choice(text, &[("gzip", Compression::Gzip), ("none", Compression::None)])
-            }),
-            timeout,
-        })
-    }
-
-    fn settings(&self) -> OtlpSettings {
-        OtlpSettings {
-            signal: Signal::Traces,
-            tls: TlsFiles::default(),
-            protocol: self.protocol.value,
-            endpoint: self.endpoint.value.clone(),
-            endpoint_origin: match self.endpoint.origin {
-                Origin::Default => format!("the default; {ENDPOINT} changes it"),
-                Origin::Variable(name) => format!("by {name}"),
-            },
-            headers: self.headers.value.clone(),
-            compression: self.compression.value,
-        }
-    }
-}
-
-impl BatchVariables {
-    fn read<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Self {
-        let at_least_one = |text: &str| parse_number(text, 1).map(u64::from);
-        let max_queue_size = variables.first_or(&[MAX_QUEUE_SIZE], None, |text| at_least_one(text).map(Some));
-        let mut max_export_batch_size =
-            variables.first_or(&[MAX_EXPORT_BATCH_SIZE], DEFAULT_MAX_BATCH_SPANS, at_least_one);
-        if let Some(queue) = max_queue_size.value
-            && max_export_batch_size.value > queue
-        {
-            variables.warn(
-                MAX_EXPORT_BATCH_SIZE,
-                &max_export_batch_size.value.to_string(),
-                &format!("larger than {MAX_QUEUE_SIZE}, {queue}; lowered to it"),
-            );
-            max_export_batch_size.value = queue;
-        }
-        Self {
-            schedule_delay: variables.first_or(&[SCHEDULE_DELAY], DEFAULT_SCHEDULE_DELAY, parse_millis),
-            export_timeout: variables.first_or(&[EXPORT_TIMEOUT], DEFAULT_EXPORT_TIMEOUT, parse_millis),
-            max_queue_size,
-            max_export_batch_size,
-        }
-    }
-}
-
-impl fmt::Display for TracesExporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Otlp => "otlp",
-            Self::Console => "console",
-            Self::None => "none",
-        })
-    }
-}
-
-// === One variable each ===
-
-/// The specification allows a list here. One exporter is built at a time: the first that is known counts.
-fn read_traces_exporter<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Setting<TracesExporter> {
-    const CHOICES: [(&str, TracesExporter); 3] = [
-        ("otlp", TracesExporter::Otlp),
-        ("console", TracesExporter::Console),
-        ("none", TracesExporter::None),
-    ];
-    let default = Setting::default(TracesExporter::Otlp);
-    let Some(text) = variables.text(TRACES_EXPORTER) else { return default };
-    let mut known = Vec::new();
-    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
-        match parse_choice(element, &CHOICES) {
-            Ok(exporter) => known.push(exporter),
-            Err(problem) if element == text => {
-                variables.warn(TRACES_EXPORTER, &text, &format!("{problem}; ignored"));
-            }
-            Err(problem) => variables.warn(TRACES_EXPORTER, &text, &format!("{element}: {problem}; ignored")),
-        }
-    }
-    if known.len() > 1 && known.contains(&TracesExporter::None) {
-        variables.warn(TRACES_EXPORTER, &text, "`none` beside others is ignored");
-        known.retain(|exporter| *exporter != TracesExporter::None);
-    }
-    known.dedup();
-    let Some(first) = known.first().copied() else { return default };
-    if known.len() > 1 {
-        variables.warn(TRACES_EXPORTER, &text, &format!("one exporter is supported; {first} is used"));
-    }
-    Setting { value: first, origin: Origin::Variable(TRACES_EXPORTER) }
-}
-
-fn read_protocol<E: EnvSource + ?Sized>(
-    variables: &mut Variables<'_, E>,
-) -> Result<Setting<Protocol>, OtelError> {
-    const CHOICES: [(&str, Option<Protocol>); 3] = [
-        ("grpc", Some(Protocol::Grpc)),
-        ("http/protobuf", Some(Protocol::HttpProtobuf)),
-        ("http/json", None),
-    ];
-    let choice = variables.first(&PROTOCOL, |text| parse_choice(text, &CHOICES));
-    let Some(Setting { value, origin }) = choice else {
-        return Ok(Setting::default(Protocol::HttpProtobuf));
-    };
-    match (value, origin) {
-        (Some(value), origin) => Ok(Setting { value, origin }),
-        (None, Origin::Variable(variable)) => Err(OtelError {
-            variable,
-            value: "http/json".to_owned(),
-            reason: "this protocol is not supported; grpc and http/protobuf are".to_owned(),
-        }),
-        (None, Origin::Default) => Ok(Setting::default(Protocol::HttpProtobuf)),
-    }
-}
-
-/// A comma separated list of `name=value`. Only values are percent-decoded; a value may hold `=` and blanks. What is no
-/// header, or would replace what the exporter itself must say, is left out.
-fn read_headers<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Setting<SecretHeaders> {
-    let mut headers = SecretHeaders::default();
-    let set = HEADERS.iter().find_map(|name| Some((*name, variables.text(name)?)));
-    let Some((variable, text)) = set else { return Setting::default(headers) };
-    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
-        match parse_header(element) {
-            Ok((name, value)) => headers.insert(name, value),
-            Err(problem) => variables.warn(variable, MASKED, &format!("{problem}; left out")),
-        }
-    }
-    Setting { value: headers, origin: Origin::Variable(variable) }
-}
-
-fn parse_header(element: &str) -> Result<(HeaderName, HeaderValue), String> {
-    const RESERVED: [&str; 11] = [
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "host",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    ];
-    // An element without `=` may be a secret that lost its name, so it is not repeated.
-    let (name, value) = element.split_once('=').ok_or("an element is not name=value")?;
-    let name = name.trim();
-    let header =
-        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no header name"))?;
-    if RESERVED.contains(&header.as_str()) || header.as_str().starts_with("grpc-") {
-        return Err(format!("{header} is the exporter's own"));
-    }
-    let value = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy();
-    let value = HeaderValue::from_bytes(value.as_bytes())
-        .map_err(|_| format!("the value of {header} holds characters that no header may"))?;
-    Ok((header, value))
 }
 
 #[cfg(test)]

@@ -29,8 +29,27 @@ pub const ADMIN_INSECURE: Key =
 /// Further names that the admin port goes by.
 pub const ADMIN_ALLOWED_HOSTS: Key =
     key("bridge.admin_allowed_hosts", "--admin-allowed-hosts", "SNAKEPIT_BRIDGE_ADMIN_ALLOWED_HOSTS");
-/// Not built yet.
+/// The certificate of the worker port.
+pub const TLS_CERT: Key = key("bridge.tls_cert", "--tls-cert", "SNAKEPIT_BRIDGE_TLS_CERT");
+/// Its key.
+pub const TLS_KEY: Key = key("bridge.tls_key", "--tls-key", "SNAKEPIT_BRIDGE_TLS_KEY");
+/// The CA of the workers' certificates.
+pub const TLS_CLIENT_CA: Key =
+    key("bridge.tls_client_ca", "--tls-client-ca", "SNAKEPIT_BRIDGE_TLS_CLIENT_CA");
+/// Which field of theirs binds worker ids.
+pub const TLS_CLIENT_ID: Key =
+    key("bridge.tls_client_id", "--tls-client-id", "SNAKEPIT_BRIDGE_TLS_CLIENT_ID");
+/// The file with the workers' token.
+pub const WORKER_TOKEN_FILE: Key =
+    key("bridge.worker_token_file", "--worker-token-file", "SNAKEPIT_BRIDGE_WORKER_TOKEN_FILE");
+/// What the bridge tells of itself over OTLP.
+pub const OWN_TELEMETRY: Key =
+    key("bridge.own_telemetry", "--own-telemetry", "SNAKEPIT_BRIDGE_OWN_TELEMETRY");
+/// Where on disk it keeps what must outlive it.
 pub const STATE_DIR: Key = key("bridge.state_dir", "--state-dir", "SNAKEPIT_BRIDGE_STATE_DIR");
+/// How often the engines' state is written there.
+pub const CHECKPOINT_INTERVAL: Key =
+    key("bridge.checkpoint_interval", "--checkpoint-interval", "SNAKEPIT_BRIDGE_CHECKPOINT_INTERVAL");
 /// How long a start waits for its end.
 pub const SPAN_TIMEOUT: Key = key("bridge.span_timeout", "--span-timeout", "SNAKEPIT_BRIDGE_SPAN_TIMEOUT");
 /// How long a lost worker may take to come back.
@@ -46,19 +65,26 @@ pub const SHUTDOWN_TIMEOUT: Key =
 pub const LOG_FORMAT: Key = key("bridge.log_format", "--log-format", "SNAKEPIT_BRIDGE_LOG_FORMAT");
 
 /// Every one of them.
-pub const KEYS: [&Key; 12] = [
+pub const KEYS: [&Key; 19] = [
     &CONFIG,
     &LISTEN,
     &ADMIN_LISTEN,
     &ADMIN_TOKEN_FILE,
     &ADMIN_INSECURE,
     &ADMIN_ALLOWED_HOSTS,
+    &TLS_CERT,
+    &TLS_KEY,
+    &TLS_CLIENT_CA,
+    &TLS_CLIENT_ID,
+    &WORKER_TOKEN_FILE,
     &STATE_DIR,
+    &CHECKPOINT_INTERVAL,
     &SPAN_TIMEOUT,
     &RECONNECT_GRACE,
     &REORDER_WINDOW,
     &SHUTDOWN_TIMEOUT,
     &LOG_FORMAT,
+    &OWN_TELEMETRY,
 ];
 
 const fn key(path: &'static str, flag: &'static str, variable: &'static str) -> Key {
@@ -88,13 +114,20 @@ pub const FILE: &[(&str, Shape)] = &[
             ("admin_token_file", Shape::Leaf),
             ("admin_insecure", Shape::Leaf),
             ("admin_allowed_hosts", Shape::Leaf),
+            ("tls_cert", Shape::Leaf),
+            ("tls_key", Shape::Leaf),
+            ("tls_client_ca", Shape::Leaf),
+            ("tls_client_id", Shape::Leaf),
+            ("worker_token_file", Shape::Leaf),
             ("state_dir", Shape::Leaf),
+            ("checkpoint_interval", Shape::Leaf),
             ("span_timeout", Shape::Leaf),
             ("span_timeouts", Shape::Table),
             ("reconnect_grace", Shape::Leaf),
             ("reorder_window", Shape::Leaf),
             ("shutdown_timeout", Shape::Leaf),
             ("log_format", Shape::Leaf),
+            ("own_telemetry", Shape::Leaf),
         ]),
     ),
     ("naming", Shape::Section(&[("prefix", Shape::Leaf), ("trace_epoch", Shape::Leaf)])),
@@ -108,6 +141,7 @@ pub const FILE: &[(&str, Shape)] = &[
             ("grpc_stream", Shape::Leaf),
         ]),
     ),
+    ("sampling", Shape::Section(&[("keep_errors", Shape::Leaf), ("keep_slower_than", Shape::Leaf)])),
     (
         "control",
         Shape::Section(&[(
@@ -164,6 +198,8 @@ pub const FILE: &[(&str, Shape)] = &[
             ("max_open_spans_per_worker", Shape::Leaf),
             ("max_open_bytes", Shape::Leaf),
             ("max_message_bytes", Shape::Leaf),
+            ("max_connections", Shape::Leaf),
+            ("max_spool_bytes", Shape::Leaf),
         ]),
     ),
 ];
@@ -308,8 +344,9 @@ mod tests {
             [
                 "2: bridge.listn: unknown key; did you mean `listen`?",
                 "3: bridge.sampling: unknown key; known here: `listen`, `admin_listen`, `admin_token_file`, \
-                 `admin_insecure`, `admin_allowed_hosts`, `state_dir`, `span_timeout`, `span_timeouts`, \
-                 `reconnect_grace`, `reorder_window`, `shutdown_timeout`, `log_format`",
+                 `admin_insecure`, `admin_allowed_hosts`, `tls_cert`, `tls_key`, `tls_client_ca`, `tls_client_id`, \
+                 `worker_token_file`, `state_dir`, `checkpoint_interval`, `span_timeout`, `span_timeouts`, \
+                 `reconnect_grace`, `reorder_window`, `shutdown_timeout`, `log_format`, `own_telemetry`",
                 "4: span_timeout: unknown key; did you mean `bridge.span_timeout`?",
                 "5: telemtry: unknown key; did you mean `telemetry`?",
                 "6: control.rules[0].wrker: unknown key; did you mean `worker`?",

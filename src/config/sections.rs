@@ -14,6 +14,7 @@ use super::schema;
 use super::value::Setting;
 use crate::control::policies::{MAX_PATTERNS, PolicySettings, RATE_WITH_PATTERNS, Rule};
 use crate::control::policy::Rate;
+use crate::engine::sampler::Exceptions;
 use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
 use crate::receiver;
 
@@ -101,6 +102,7 @@ pub(super) fn engine(resolver: &mut Resolver<'_>) -> Settings {
         trace_epoch,
         trace_idle: defaults.trace_idle,
         redact: redact(resolver),
+        propagators: defaults.propagators,
         limits: Limits { max_open_spans_per_worker, ..defaults.limits },
     }
 }
@@ -296,6 +298,14 @@ pub(super) fn metrics(resolver: &mut Resolver<'_>) {
     }
 }
 
+/// `sampling`.
+pub(super) fn sampling(resolver: &mut Resolver<'_>) -> Exceptions {
+    let errors = resolver.filed("sampling.keep_errors", false, any);
+    let slower_than = resolver.filed("sampling.keep_slower_than", None::<Duration>, any);
+    let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+    Exceptions { errors, slower_than_ns: slower_than.map(nanos) }
+}
+
 fn no_effect_yet(resolver: &mut Resolver<'_>, path: &str, reason: impl Display) {
     if let Some(node) = resolver.node(path) {
         let place = resolver.at(node.line);
@@ -325,6 +335,8 @@ pub(super) struct BridgeLimits {
     pub(super) max_open_spans: usize,
     pub(super) max_open_bytes: usize,
     pub(super) max_message_bytes: usize,
+    pub(super) max_spool_bytes: usize,
+    pub(super) max_connections: usize,
 }
 
 pub(super) fn limits(resolver: &mut Resolver<'_>) -> BridgeLimits {
@@ -336,6 +348,16 @@ pub(super) fn limits(resolver: &mut Resolver<'_>) -> BridgeLimits {
             "limits.max_message_bytes",
             receiver::DEFAULT_MAX_MESSAGE_BYTES as usize,
             between(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES),
+        ),
+        max_spool_bytes: resolver.filed(
+            "limits.max_spool_bytes",
+            super::DEFAULT_MAX_SPOOL_BYTES,
+            one_or_more,
+        ),
+        max_connections: resolver.filed(
+            "limits.max_connections",
+            receiver::DEFAULT_MAX_CONNECTIONS,
+            one_or_more,
         ),
     }
 }

@@ -1,15 +1,22 @@
+mod credentials;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::*;
 use crate::admin::server::MAX_CONNECTIONS;
+use crate::config::file::Value;
 use crate::control::glob::MAX_PATTERN_CHARS;
 use crate::control::policies::{MAX_PATTERNS, Policies, PolicySettings, Rule};
 use crate::control::policy::Rate;
+use crate::diagnostics::lines::MAX_WAITING_LINES;
 use crate::engine::settings::{MAX_KEY_BYTES, MAX_NAME_CHARS, RedactAction, RedactRule};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::{batch, retry};
+use crate::receiver::arrivals::ARRIVAL_LINES;
+use crate::receiver::credentials::MAX_CREDENTIAL_BYTES;
 use crate::receiver::identity::MAX_IDENTITY_CHARS;
+use crate::receiver::listen::{HANDSHAKE_LIMIT, MAX_HANDSHAKES};
 use crate::receiver::{self, registry};
 
 /// A file, variables and flags, on a log that is no terminal.
@@ -136,7 +143,7 @@ control:
     - {worker: "w*", pool: "gpu*", node: n1, enabled: true, sampling_rate: 1, allowed_events: ["tool.*"], blocked_events: [debug.*]}
 workers: {same_host: true}
 attributes: {redact: [{key: "*password*", action: drop}, {key: user_id, action: hash}]}
-limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_open_bytes: 4, max_message_bytes: 5000}
+limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_open_bytes: 4, max_message_bytes: 5000, max_connections: 6}
 "#,
     );
 
@@ -173,7 +180,10 @@ limits: {max_workers: 1, max_open_spans: 2, max_open_spans_per_worker: 3, max_op
         config.engine.redact,
         [rule("*password*", RedactAction::Drop), rule("user_id", RedactAction::Hash)]
     );
-    assert_eq!(config.receiver, ReceiverSettings { max_workers: 1, max_message_bytes: 5000 });
+    assert_eq!(
+        config.receiver,
+        ReceiverSettings { max_workers: 1, max_message_bytes: 5000, max_connections: 6 }
+    );
     assert_eq!((config.max_open_spans, config.max_open_bytes), (2, 4));
     assert_eq!(config.engine.limits.max_open_spans_per_worker, 3);
     assert_eq!(config.engine.limits.max_open_bytes_per_worker, 4);
@@ -236,12 +246,11 @@ fn a_list_of_patterns_has_an_end() {
 
 #[test]
 fn variables_of_export_and_the_file_are_wrong_together() {
-    let given =
-        Given::file("limits: {max_workers: 0}\n").variable("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
+    let given = Given::file("limits: {max_workers: 0}\n").variable("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c");
     assert_eq!(
         given.problems(),
         [
-            "OTEL_EXPORTER_OTLP_PROTOCOL: `http/json`: this protocol is not supported; grpc and http/protobuf are",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: `ftp://c`: not an http or https URL",
             "bridge.yaml:1: limits.max_workers: `0` is too few: at least 1 is needed",
         ]
     );
@@ -280,16 +289,24 @@ limits: {max_workers: 10000, max_open_spans: 1000000, max_open_spans_per_worker:
 }
 
 #[test]
-fn a_state_directory_is_refused_wherever_it_is_said() {
-    let because =
-        "cannot be used: keeping state on disk is not built yet. Without it nothing outlives a restart";
-    let file = Given::file("bridge: {state_dir: /var/lib/x}\n");
-    assert_eq!(file.problems(), [format!("bridge.yaml:1: bridge.state_dir: `/var/lib/x` {because}")]);
-    let variable = Given::nothing().variable("SNAKEPIT_BRIDGE_STATE_DIR", "/x");
-    assert_eq!(variable.problems(), [format!("SNAKEPIT_BRIDGE_STATE_DIR: bridge.state_dir: `/x` {because}")]);
-    let mut flag = Given::nothing();
-    flag.flags.state_dir = Some("/x".to_owned());
-    assert_eq!(flag.problems(), [format!("--state-dir: bridge.state_dir: `/x` {because}")]);
+fn a_state_directory_may_be_said_anywhere() {
+    let dir = |given: &Given| given.load().unwrap().state.dir;
+    assert_eq!(dir(&Given::nothing()), None);
+    assert_eq!(dir(&Given::file("bridge: {state_dir: /var/lib/x}\n")), Some("/var/lib/x".into()));
+    let variable = Given::nothing().variable("SNAKEPIT_BRIDGE_STATE_DIR", "/y");
+    assert_eq!(dir(&variable), Some("/y".into()));
+    let mut flag = variable;
+    flag.flags.state_dir = Some("/z".to_owned());
+    assert_eq!(dir(&flag), Some("/z".into()));
+}
+
+#[test]
+fn a_checkpoint_interval_of_nothing_is_refused() {
+    let given = Given::file("bridge: {checkpoint_interval: 10ms}\n");
+    assert_eq!(
+        given.problems(),
+        ["bridge.yaml:1: bridge.checkpoint_interval: `10ms` is not between 100ms and 1h"]
+    );
 }
 
 #[test]
@@ -450,6 +467,8 @@ fn the_documentation_names_every_limit_at_its_value() {
     let streams = usize::try_from(registry::MAX_STREAMS_PER_WORKER).unwrap();
     let batch_spans = usize::try_from(batch::DEFAULT_MAX_BATCH_SPANS).unwrap();
     let file_bytes = usize::try_from(file::MAX_FILE_BYTES).unwrap();
+    let arrival_lines = usize::try_from(ARRIVAL_LINES).unwrap();
+    let credential_bytes = usize::try_from(MAX_CREDENTIAL_BYTES).unwrap();
     let message_bytes = usize::try_from(receiver::DEFAULT_MAX_MESSAGE_BYTES).unwrap();
     let rows = [
         (
@@ -458,7 +477,15 @@ fn the_documentation_names_every_limit_at_its_value() {
             "limits.max_workers",
         ),
         ("streams of one worker", value(streams), ""),
+        (
+            "connections to the worker port",
+            value(receiver::DEFAULT_MAX_CONNECTIONS),
+            "limits.max_connections",
+        ),
+        ("TLS handshakes under way on the worker port", value(MAX_HANDSHAKES), ""),
+        ("how long a TLS handshake may take", wait(HANDSHAKE_LIMIT), ""),
         ("bytes of a message", value(message_bytes), "limits.max_message_bytes"),
+        ("bytes of batches that wait on disk", value(DEFAULT_MAX_SPOOL_BYTES), "limits.max_spool_bytes"),
         ("open spans", value(DEFAULT_MAX_OPEN_SPANS), "limits.max_open_spans"),
         ("bytes of open spans", value(DEFAULT_MAX_OPEN_BYTES), "limits.max_open_bytes"),
         (
@@ -489,9 +516,19 @@ fn the_documentation_names_every_limit_at_its_value() {
         ("characters of an event's name", value(MAX_NAME_CHARS), ""),
         ("characters of a worker's id, pool or node", value(MAX_IDENTITY_CHARS), ""),
         ("bytes of an attribute's key", value(MAX_KEY_BYTES), ""),
-        ("bytes of an attribute's value", value(limits.max_attribute_value_bytes), ""),
-        ("attributes of a span", value(limits.max_attributes), ""),
-        ("events of a span", value(limits.max_span_events), ""),
+        (
+            "bytes of an attribute's value, where no number of characters is set",
+            value(limits.max_attribute_value_bytes),
+            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        ),
+        ("attributes of a span", value(limits.max_attributes), "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+        ("events of a span", value(limits.max_span_events), "OTEL_SPAN_EVENT_COUNT_LIMIT"),
+        (
+            "attributes of a span's event",
+            value(limits.max_event_attributes),
+            "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+        ),
+        ("links of a span", value(limits.max_span_links), "OTEL_SPAN_LINK_COUNT_LIMIT"),
         ("event patterns in one list", value(MAX_PATTERNS), ""),
         ("characters of a glob", value(MAX_PATTERN_CHARS), ""),
         ("spans in an export request", value(batch_spans), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
@@ -500,6 +537,9 @@ fn the_documentation_names_every_limit_at_its_value() {
         ("how long a refused export is tried again", wait(retry::DEFAULT_MAX_ELAPSED), ""),
         ("connections to the admin port", value(MAX_CONNECTIONS), ""),
         ("bytes of the configuration file", value(file_bytes), ""),
+        ("lines of the log that wait to be read", value(MAX_WAITING_LINES), ""),
+        ("lines of the log a minute about workers that come and go", value(arrival_lines), ""),
+        ("bytes of a file with a certificate, key or worker token", value(credential_bytes), ""),
     ];
 
     let written =

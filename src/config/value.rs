@@ -9,6 +9,8 @@ use serde_json::{Value as Json, json};
 use super::file::Value;
 use crate::control::policy::Rate;
 use crate::diagnostics::LogFormat;
+use crate::exporter::signal::Signal;
+use crate::receiver::tls::ClientId;
 
 /// A value before it is understood.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +143,23 @@ impl Setting for LogFormat {
     }
 }
 
+impl Setting for ClientId {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        const EXPECTED: &str = "a field of a certificate (`none`, `cn`, `dns` or `uri`)";
+        match raw.text(EXPECTED)? {
+            "none" => Ok(Self::None),
+            "cn" => Ok(Self::CommonName),
+            "dns" => Ok(Self::Dns),
+            "uri" => Ok(Self::Uri),
+            other => Err(wrong(&quoted(other), EXPECTED)),
+        }
+    }
+
+    fn show(&self) -> Json {
+        json!(self.as_str())
+    }
+}
+
 impl Setting for String {
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         match raw {
@@ -185,6 +204,23 @@ impl Setting for Vec<String> {
 
     fn show(&self) -> Json {
         json!(self)
+    }
+}
+
+/// Each once, in their own order.
+impl Setting for Vec<Signal> {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        let names = Vec::<String>::read(raw)?;
+        let known = |name: &str| Signal::ALL.into_iter().any(|signal| signal.as_str() == name);
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
+            return Err(wrong(&quoted(unknown), "a signal (`traces`, `metrics` or `logs`)"));
+        }
+        let asked = |signal: &Signal| names.iter().any(|name| name == signal.as_str());
+        Ok(Signal::ALL.into_iter().filter(asked).collect())
+    }
+
+    fn show(&self) -> Json {
+        json!(self.iter().map(|signal| signal.as_str()).collect::<Vec<_>>())
     }
 }
 

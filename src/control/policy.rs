@@ -6,10 +6,13 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use super::glob::Glob;
 
 /// A share of events, 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct Rate(f64);
 
 /// A rate outside 0..1, or not a number.
@@ -36,8 +39,22 @@ impl Rate {
     }
 }
 
+impl TryFrom<f64> for Rate {
+    type Error = RateError;
+
+    fn try_from(value: f64) -> Result<Self, RateError> {
+        Self::new(value)
+    }
+}
+
+impl From<Rate> for f64 {
+    fn from(rate: Rate) -> Self {
+        rate.0
+    }
+}
+
 /// The desired control state of a worker.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     /// Telemetry is on.
     pub enabled: bool,
@@ -50,6 +67,7 @@ pub struct Policy {
     /// Globs of names that do not pass; wins over `allowed_events`.
     pub blocked_events: Vec<String>,
     /// The two lists above, compiled when they are first needed. A policy that is in use is not changed any more.
+    #[serde(skip)]
     pub filter: CompiledFilter,
 }
 

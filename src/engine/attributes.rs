@@ -3,6 +3,9 @@
 //! A span keeps its attributes from its start to its export, and a hundred thousand spans may be open, so a list costs
 //! two allocations however many attributes it holds. Keys are unique: setting a key again replaces its value.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::engine::metadata::{TIMES, name_len};
 use crate::event::Event;
 
@@ -17,7 +20,7 @@ pub struct Attributes {
 }
 
 /// A key and a value, in 16 bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Entry {
     /// Of the key in `text`.
     key_start: u32,
@@ -27,7 +30,7 @@ struct Entry {
     bits: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 enum Kind {
     Text,
     Int,
@@ -47,6 +50,17 @@ pub enum AttributeValue<'a> {
     /// A boolean.
     Bool(bool),
 }
+
+/// How the keys begin by which the engine says what it did, and what a span is.
+const MARKS: [&str; 7] = [
+    "snakepit.event",
+    "snakepit.correlation_id",
+    "snakepit.parent",
+    "snakepit.span.",
+    "snakepit.clock",
+    "error.type",
+    "exception.",
+];
 
 impl Attributes {
     /// An empty list with room for what `event` says and for its correlation id; with `marks`, for the marks of a
@@ -90,6 +104,29 @@ impl Attributes {
         }
         self.dropped = self.dropped.saturating_add(other.dropped).saturating_add(left_out);
         left_out
+    }
+
+    /// Leaves out the attributes beyond `max`, counted, and the characters (code points) of each text beyond
+    /// `max_chars`, which are not. What came first stays, but the engine's own marks are the last to go.
+    pub fn keep_within(&mut self, max: usize, max_chars: Option<usize>) {
+        let beyond = self.len().saturating_sub(max);
+        if beyond > 0 {
+            let is_mark = |entry: &Entry| MARKS.iter().any(|mark| self.key_of(*entry).starts_with(mark));
+            let (mut kept, others): (Vec<_>, Vec<_>) = self.entries.iter().partition(|entry| is_mark(entry));
+            let room = max.saturating_sub(kept.len());
+            kept.extend(others.into_iter().take(room));
+            kept.truncate(max);
+            self.entries = kept;
+        }
+        self.dropped = self.dropped.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        let Some(max_chars) = max_chars else { return };
+        for at in 0..self.entries.len() {
+            let AttributeValue::Text(text) = self.value_of(self.entries[at]) else { continue };
+            // The text stays where it is, with a shorter length.
+            let kept = truncated_chars(text, max_chars).len() as u64;
+            let entry = &mut self.entries[at];
+            entry.bits = entry.bits & !u64::from(u32::MAX) | kept;
+        }
     }
 
     /// Gives back the room that nothing came for.
@@ -210,6 +247,63 @@ impl Attributes {
     }
 }
 
+/// The room that a list may have beyond what is in it, in bytes and in entries: no message is as long.
+const MAX_SPARE: u32 = 64 << 20;
+
+/// As they are in memory, the room beyond what is in them included: limits on memory count it.
+impl Serialize for Attributes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let spare = |len: usize, capacity: usize| u32::try_from(capacity - len).unwrap_or(u32::MAX);
+        let text = spare(self.text.len(), self.text.capacity());
+        let entries = spare(self.entries.len(), self.entries.capacity());
+        (&self.text, &self.entries, self.dropped, text, entries).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (text, entries, dropped, spare_text, spare_entries) =
+            <(&'de str, Vec<Entry>, u32, u32, u32)>::deserialize(deserializer)?;
+        if spare_text > MAX_SPARE || spare_entries > MAX_SPARE / size_of::<Entry>() as u32 {
+            return Err(D::Error::custom("attributes with more room than a message has"));
+        }
+        let mut own = Self {
+            text: String::with_capacity(text.len() + spare_text as usize),
+            entries: Vec::with_capacity(entries.len() + spare_entries as usize),
+            dropped,
+        };
+        own.text.push_str(text);
+        own.entries.extend(entries);
+        let is_within = |entry: &Entry| {
+            let has = |start: u64, len: u64| {
+                let (Ok(start), Ok(end)) = (usize::try_from(start), usize::try_from(start + len)) else {
+                    return false;
+                };
+                text.get(start..end).is_some()
+            };
+            let has_value = match entry.kind {
+                Kind::Text => has(entry.bits >> 32, entry.bits & u64::from(u32::MAX)),
+                Kind::Int | Kind::Float | Kind::Bool => true,
+            };
+            has(entry.key_start.into(), entry.key_len.into()) && has_value
+        };
+        if own.entries.iter().all(is_within) {
+            Ok(own)
+        } else {
+            Err(D::Error::custom("an attribute outside its text"))
+        }
+    }
+}
+
+/// The first `max` characters (code points) of `text`.
+pub(crate) fn truncated_chars(text: &str, max: usize) -> &str {
+    // A character takes a byte at least.
+    if text.len() <= max {
+        return text;
+    }
+    text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
+}
+
 impl std::fmt::Debug for Attributes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_map().entries(self.iter()).finish()
@@ -243,6 +337,26 @@ mod tests {
         attributes.set("int", AttributeValue::Text("replaced"));
         assert_eq!((attributes.len(), attributes.value("int")), (5, Some(AttributeValue::Text("replaced"))));
         assert_eq!(attributes.value("absent"), None);
+    }
+
+    #[test]
+    fn what_came_first_stays_and_texts_are_cut_between_characters() {
+        let mut attributes = Attributes::default();
+        for (key, value) in [("a", "grüße"), ("b", "🦀🦀🦀"), ("c", "x")] {
+            attributes.set(key, AttributeValue::Text(value));
+        }
+        attributes.keep_within(2, Some(2));
+        let kept: Vec<_> = attributes.iter().collect();
+        assert_eq!(kept, [("a", AttributeValue::Text("gr")), ("b", AttributeValue::Text("🦀🦀"))]);
+        assert_eq!(attributes.dropped(), 1);
+        attributes.set("snakepit.event", AttributeValue::Text("[:a]"));
+        attributes.keep_within(2, Some(2));
+        let kept: Vec<_> = attributes.iter().map(|(key, _)| key).collect();
+        assert_eq!((kept, attributes.dropped()), (vec!["snakepit.event", "a"], 2), "marks go last");
+        attributes.keep_within(2, Some(0));
+        assert!(attributes.iter().all(|(_, value)| value == AttributeValue::Text("")));
+        attributes.keep_within(0, None);
+        assert_eq!((attributes.len(), attributes.dropped()), (0, 4));
     }
 
     #[test]

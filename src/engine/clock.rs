@@ -3,6 +3,8 @@
 //! A span that the bridge closes ends on the worker's own clock, so that two machines' clocks never mix: the latest
 //! credible event's time, plus the bridge's monotonic time since that event arrived.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Monotonic, Now, UnixNanos};
 
 /// A time further than this from the bridge's own clock is not credible: 7 days.
@@ -17,12 +19,14 @@ pub(crate) fn is_credible(time: UnixNanos, now: Now) -> bool {
 }
 
 /// The last reading of a worker's clock.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct WorkerClock {
     reading: Option<Reading>,
+    /// When the latest credible event came.
+    latest: Option<Monotonic>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Reading {
     time: UnixNanos,
     at: Now,
@@ -34,6 +38,7 @@ impl WorkerClock {
         if !is_credible(time, now) {
             return;
         }
+        self.latest = Some(now.mono);
         let behind = self.now(now.mono).map_or(0, |projected| projected.since(time));
         if !(1..DISORDER_NS).contains(&behind) {
             self.reading = Some(Reading { time, at: now });
@@ -45,6 +50,11 @@ impl WorkerClock {
         let reading = self.reading?;
         let elapsed = i64::try_from(mono.since(reading.at.mono)).unwrap_or(i64::MAX);
         Some(reading.time.saturating_add(elapsed))
+    }
+
+    /// When the latest credible event came.
+    pub(crate) fn latest(&self) -> Option<Monotonic> {
+        self.latest
     }
 
     /// The worker's clock minus the bridge's, at the last reading.

@@ -62,8 +62,17 @@ impl WorkerState {
         cx.outputs.push_back(Output::WorkerForgotten { worker: self.key.clone(), streams });
     }
 
-    /// The bridge ends: everything is decided on what is known.
+    /// The bridge ends, and nothing outlives it: everything is decided on what is known, and what is open is closed.
     pub(crate) fn shut_down(&mut self, cx: &mut Shared<'_>) {
+        self.pause(cx);
+        while let Some(seq) = self.open.oldest() {
+            self.close(cx, seq, Reason::BridgeShutdown);
+        }
+    }
+
+    /// The bridge ends, and its state is kept: what has ended is decided on what is known, and delivered; what is open stays
+    /// open for the next run.
+    pub(crate) fn pause(&mut self, cx: &mut Shared<'_>) {
         while let Some(seq) = self.waiting.oldest() {
             self.decide(cx, seq);
         }
@@ -71,9 +80,6 @@ impl WorkerState {
             self.settle_event(cx, seq);
         }
         self.judge_all(cx);
-        while let Some(seq) = self.open.oldest() {
-            self.close(cx, seq, Reason::BridgeShutdown);
-        }
     }
 
     /// Ends an open span without its end.
@@ -130,7 +136,7 @@ impl WorkerState {
         self.mark_adjusted(&mut finished, times);
         self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
         let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+        cx.outputs.push_back(Output::Span(finished.into_span(source, &cx.settings.limits)));
     }
 
     /// Marks and counts a span whose times had to be moved.

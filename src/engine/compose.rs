@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::clock::{MAX_CLOCK_DISTANCE_NS, is_credible};
 use crate::engine::ids::SpanContext;
 use crate::engine::metadata::{Exception, Meaning, Outcome};
 use crate::engine::naming::Name;
+use crate::engine::settings::Limits;
 use crate::engine::span::{Link, Span, SpanEvent, SpanId, SpanKind, Status};
 use crate::time::{Now, UnixNanos};
 use crate::worker::Source;
@@ -15,7 +18,7 @@ use crate::worker::Source;
 const DISAGREEMENT_NS: i64 = 1_000_000_000;
 
 /// A span with everything but what its judgement decides.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Finished {
     pub(crate) name: Arc<Name>,
     pub(crate) context: SpanContext,
@@ -32,7 +35,7 @@ pub(crate) struct Finished {
 }
 
 /// Where a span hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Parent {
     /// Nowhere, as far as is known.
     Root,
@@ -96,7 +99,7 @@ impl Finished {
         }
     }
 
-    pub(crate) fn into_span(mut self, source: Arc<Source>) -> Span {
+    pub(crate) fn into_span(mut self, source: Arc<Source>, limits: &Limits) -> Span {
         let elixir = Arc::clone(&self.name.elixir);
         self.mark("snakepit.event", &elixir);
         if matches!(self.parent, Parent::Inferred(_)) {
@@ -107,6 +110,7 @@ impl Finished {
             Parent::Root if self.has_correlation => SpanKind::Server,
             Parent::Root | Parent::Explicit(_) | Parent::Inferred(_) => SpanKind::Internal,
         });
+        let dropped_links = self.keep_within(limits);
         self.events.sort_by_key(|event| event.time);
         Span {
             source,
@@ -114,7 +118,8 @@ impl Finished {
             span_id: self.context.span_id,
             parent_span_id: self.parent.span_id(),
             parent_is_remote: matches!(self.parent, Parent::Remote(_)),
-            trace_flags: self.context.flags,
+            trace_flags: self.context.flags.defined(),
+            sampling_is_decided: self.context.flags.is_decided(),
             trace_state: self.context.state,
             name: Arc::clone(&self.name.title),
             kind,
@@ -124,8 +129,29 @@ impl Finished {
             events: self.events,
             dropped_events: self.dropped_events,
             links: self.links,
+            dropped_links,
             status: self.status,
         }
+    }
+
+    /// Leaves out what is beyond the limits, the marks of the engine included: what came first stays. Returns how many
+    /// links were left out.
+    fn keep_within(&mut self, limits: &Limits) -> u32 {
+        let beyond = |count: usize, max: usize| u32::try_from(count.saturating_sub(max)).unwrap_or(u32::MAX);
+        let chars = limits.max_attribute_value_chars;
+        self.attributes.keep_within(limits.max_attributes, chars);
+        let too_many = beyond(self.events.len(), limits.max_span_events);
+        self.dropped_events = self.dropped_events.saturating_add(too_many);
+        self.events.truncate(limits.max_span_events);
+        for event in &mut self.events {
+            event.attributes.keep_within(limits.max_event_attributes, chars);
+        }
+        let dropped_links = beyond(self.links.len(), limits.max_span_links);
+        self.links.truncate(limits.max_span_links);
+        for link in &mut self.links {
+            link.attributes.keep_within(limits.max_link_attributes, chars);
+        }
+        dropped_links
     }
 }
 

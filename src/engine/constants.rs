@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::time::Monotonic;
@@ -12,13 +13,18 @@ const WATCHED: usize = 1024;
 /// A trace of more spans than this is no request.
 const MAX_SPANS: u64 = 10_000;
 
+/// The ids are written in so many parts, of which each is written where an id in it was counted.
+const PARTS: usize = 32;
+
 /// The watched ids of one shard.
 #[derive(Debug)]
 pub(crate) struct ConstantIds {
     slots: Vec<Watched>,
+    /// Parts with an id that was counted since they were written, as bits.
+    changed: u32,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Watched {
     hash: u64,
     spans: u64,
@@ -31,7 +37,7 @@ struct Watched {
 
 impl Default for ConstantIds {
     fn default() -> Self {
-        Self { slots: vec![Watched::default(); WATCHED] }
+        Self { slots: vec![Watched::default(); WATCHED], changed: 0 }
     }
 }
 
@@ -47,6 +53,7 @@ impl ConstantIds {
     ) -> Option<u64> {
         let hash = xxh3_64(correlation_id.as_bytes()) ^ xxh3_64(worker).rotate_left(1);
         let at = usize::try_from(hash % WATCHED as u64).expect("less than the number of slots");
+        self.changed |= 1 << (at / (WATCHED / PARTS));
         let slot = &mut self.slots[at];
         let idle_ns = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
         if slot.hash != hash {
@@ -68,6 +75,32 @@ impl ConstantIds {
             return Some(slot.spans);
         }
         None
+    }
+}
+
+/// A part of the ids, as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WatchedPart(Vec<Watched>);
+
+impl ConstantIds {
+    /// The parts that changed since they were taken last, or all that are not empty, with their numbers.
+    pub(crate) fn take_changed(&mut self, all: bool) -> impl Iterator<Item = (u8, WatchedPart)> {
+        let changed = if all { u32::MAX } else { self.changed };
+        self.changed = 0;
+        let parts = self.slots.chunks(WATCHED / PARTS).zip(0..);
+        parts.filter_map(move |(slots, number)| {
+            let is_empty = all && slots.iter().all(|slot| slot.spans == 0 && slot.weight == 0);
+            let is_wanted = changed >> number & 1 == 1 && !is_empty;
+            is_wanted.then(|| (number, WatchedPart(slots.to_vec())))
+        })
+    }
+
+    /// Puts a part back.
+    pub(crate) fn restore(&mut self, number: u8, part: WatchedPart) {
+        let from = usize::from(number) * (WATCHED / PARTS);
+        for (slot, watched) in self.slots.iter_mut().skip(from).zip(part.0) {
+            *slot = watched;
+        }
     }
 }
 

@@ -5,10 +5,13 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::engine::b3::B3;
 use crate::engine::ids::{ExplicitIdentity, TraceParent};
 use crate::engine::naming::Name;
+use crate::engine::settings::Propagators;
 use crate::event::{Event, Value};
 
 /// `system_time` is a half's own time where it lies this near to the event's stamp: emitters read the clock for the
@@ -57,9 +60,17 @@ pub(crate) struct Half<'e> {
 }
 
 impl<'e> Half<'e> {
-    pub(crate) fn read(event: &Event<'e>, name: Arc<Name>, is_end: bool) -> Self {
-        let Said { system_time, duration, monotonic_time, correlation_id, traceparent, tracestate, context } =
-            Said::in_event(event);
+    pub(crate) fn read(event: &Event<'e>, name: Arc<Name>, is_end: bool, propagators: Propagators) -> Self {
+        let Said {
+            system_time,
+            duration,
+            monotonic_time,
+            correlation_id,
+            traceparent,
+            tracestate,
+            b3,
+            context,
+        } = Said::in_event(event, propagators);
         let time = system_time
             .filter(|time| time.saturating_sub(event.timestamp_ns).saturating_abs() <= SYSTEM_TIME_NEAR_NS)
             .unwrap_or(event.timestamp_ns);
@@ -71,7 +82,9 @@ impl<'e> Half<'e> {
         };
         let identity = event.span.as_ref().and_then(ExplicitIdentity::parse);
         let trace_parent = traceparent
-            .and_then(|traceparent| TraceParent::parse(traceparent, tracestate.unwrap_or_default()));
+            .filter(|_| propagators.tracecontext)
+            .and_then(|traceparent| TraceParent::parse(traceparent, tracestate.unwrap_or_default()))
+            .or_else(|| b3.parent());
         let group = if correlation_id.is_empty() {
             trace_parent.as_ref().map(|parent| xxh3_64_with_seed(&parent.trace_id.0, seed::GROUP_TRACE))
         } else {
@@ -117,11 +130,12 @@ struct Said<'e> {
     correlation_id: &'e str,
     traceparent: Option<&'e str>,
     tracestate: Option<&'e str>,
+    b3: B3<'e>,
     context: Option<&'e str>,
 }
 
 impl<'e> Said<'e> {
-    fn in_event(event: &Event<'e>) -> Self {
+    fn in_event(event: &Event<'e>, propagators: Propagators) -> Self {
         let mut said = Self { correlation_id: event.correlation_id, ..Self::default() };
         for (key, value) in &event.measurements {
             match *key {
@@ -137,6 +151,7 @@ impl<'e> Said<'e> {
                 "traceparent" => said.traceparent = Some(value),
                 "tracestate" => said.tracestate = Some(value),
                 "telemetry_span_context" => said.context = Some(value),
+                key if propagators.b3 => said.b3.note(key, value),
                 _ => {}
             }
         }
@@ -145,7 +160,7 @@ impl<'e> Said<'e> {
 }
 
 /// What pairs two halves beyond doubt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tokens {
     span_id: Option<NonZeroU64>,
     context: Option<NonZeroU64>,

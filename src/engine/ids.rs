@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -18,7 +19,7 @@ use crate::worker::WorkerKey;
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
 /// A span's place in a trace, as it is sent on to its children.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SpanContext {
     pub(crate) trace_id: TraceId,
     pub(crate) span_id: SpanId,
@@ -27,7 +28,7 @@ pub(crate) struct SpanContext {
 }
 
 /// A W3C `traceparent` with its `tracestate`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TraceParent {
     pub(crate) trace_id: TraceId,
     pub(crate) parent_id: SpanId,
@@ -36,13 +37,13 @@ pub(crate) struct TraceParent {
 }
 
 /// Field 16, valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExplicitIdentity {
     pub(crate) context: SpanContext,
     pub(crate) parent: Option<SpanId>,
 }
 
-fn id_bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn id_bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let id: [u8; N] = bytes.try_into().ok()?;
     (id != [0; N]).then_some(id)
 }
@@ -61,7 +62,11 @@ impl ExplicitIdentity {
             [] => None,
             bytes => Some(SpanId(id_bytes(bytes)?)),
         };
-        let flags = sent.trace_flags.map_or(TraceFlags::SAMPLED, |flags| TraceFlags(flags as u8));
+        // Most clients cannot tell a 0 from nothing said; taken at its word, all of their spans would vanish.
+        let flags = match sent.trace_flags {
+            None | Some(0) => TraceFlags::SAMPLED,
+            Some(flags) => TraceFlags(flags as u8).decided(),
+        };
         let context = SpanContext {
             trace_id: TraceId(id_bytes(sent.trace_id)?),
             span_id: SpanId(id_bytes(sent.span_id)?),
@@ -102,7 +107,7 @@ impl TraceParent {
 }
 
 /// Lower-case hex digits only, as W3C asks.
-fn hex_bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn hex_bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     if digits.len() != 2 * N {
         return None;

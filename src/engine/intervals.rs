@@ -4,6 +4,7 @@
 //! operation takes logarithmic time; nodes are boxed, so memory returns as spans go.
 
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::steps;
@@ -12,7 +13,7 @@ use crate::engine::steps;
 pub(crate) const OPEN_END: i64 = i64::MAX;
 
 /// Where an interval stands: its group, its operation, its start, and which of equals it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct IntervalKey {
     pub(crate) group: u64,
     pub(crate) operation: u64,
@@ -148,10 +149,15 @@ impl<V> Intervals<V> {
 
     /// The value of an interval.
     pub(crate) fn get(&self, key: &IntervalKey) -> Option<&V> {
+        self.entry(key).map(|(_, value)| value)
+    }
+
+    /// The end of an interval, and its value.
+    pub(crate) fn entry(&self, key: &IntervalKey) -> Option<(i64, &V)> {
         let mut link = match self.groups.get(&key.group)? {
             Group::Few(list) => {
                 let at = list.binary_search_by(|interval| interval.key.cmp(key)).ok()?;
-                return Some(&list[at].value);
+                return Some((list[at].end, &list[at].value));
             }
             Group::Many(root) => root,
         };
@@ -160,7 +166,7 @@ impl<V> Intervals<V> {
             link = match key.cmp(&node.key) {
                 std::cmp::Ordering::Less => &node.left,
                 std::cmp::Ordering::Greater => &node.right,
-                std::cmp::Ordering::Equal => return Some(&node.value),
+                std::cmp::Ordering::Equal => return Some((node.end, &node.value)),
             };
         }
         None

@@ -1,12 +1,14 @@
 //! The sums in which every event is accounted for.
 
+use serde::{Deserialize, Serialize};
+
 use crate::drops::DropReason;
 
 /// What became of every event that reached the engine.
 ///
 /// Law: `received = paired + rebuilt + incomplete + standalone + pending + sum(dropped)` at every instant, and
 /// `spans_made = paired / 2 + rebuilt + incomplete`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EventLedger {
     /// Every event that reached the engine.
     pub received: u64,
@@ -29,7 +31,7 @@ pub struct EventLedger {
 }
 
 /// What was noticed along the way; these do not take part in the identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Notes {
     /// Pairs whose end arrived before their start.
     pub reordered: u64,
@@ -73,6 +75,29 @@ impl EventLedger {
         self.notes.add(&other.notes);
     }
 
+    /// What these sums have beyond another's.
+    pub(crate) fn beyond(&self, other: &Self) -> Self {
+        let mut rest = *self;
+        rest.received = rest.received.saturating_sub(other.received);
+        rest.paired = rest.paired.saturating_sub(other.paired);
+        rest.rebuilt = rest.rebuilt.saturating_sub(other.rebuilt);
+        rest.incomplete = rest.incomplete.saturating_sub(other.incomplete);
+        rest.standalone = rest.standalone.saturating_sub(other.standalone);
+        rest.pending = rest.pending.saturating_sub(other.pending);
+        for (rest, count) in rest.dropped.iter_mut().zip(other.dropped) {
+            *rest = rest.saturating_sub(count);
+        }
+        rest.spans_made = rest.spans_made.saturating_sub(other.spans_made);
+        rest.notes.take_away(&other.notes);
+        rest
+    }
+
+    /// `events` without fate are lost: what is on disk of them cannot be read.
+    pub(crate) fn lose_pending(&mut self, events: u64) {
+        self.pending -= events;
+        self.dropped[DropReason::Malformed.index()] += events;
+    }
+
     /// All drops.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
@@ -107,5 +132,23 @@ impl Notes {
         self.incomplete_worker_lost += other.incomplete_worker_lost;
         self.incomplete_evicted += other.incomplete_evicted;
         self.incomplete_bridge_shutdown += other.incomplete_bridge_shutdown;
+    }
+
+    fn take_away(&mut self, other: &Self) {
+        self.reordered = self.reordered.saturating_sub(other.reordered);
+        self.late_ends = self.late_ends.saturating_sub(other.late_ends);
+        self.clock_adjusted = self.clock_adjusted.saturating_sub(other.clock_adjusted);
+        self.malformed_identity = self.malformed_identity.saturating_sub(other.malformed_identity);
+        self.nesting_gave_up = self.nesting_gave_up.saturating_sub(other.nesting_gave_up);
+        self.measurements_not_finite =
+            self.measurements_not_finite.saturating_sub(other.measurements_not_finite);
+        self.attributes_cut = self.attributes_cut.saturating_sub(other.attributes_cut);
+        self.judged_early = self.judged_early.saturating_sub(other.judged_early);
+        self.incomplete_timeout = self.incomplete_timeout.saturating_sub(other.incomplete_timeout);
+        self.incomplete_worker_lost =
+            self.incomplete_worker_lost.saturating_sub(other.incomplete_worker_lost);
+        self.incomplete_evicted = self.incomplete_evicted.saturating_sub(other.incomplete_evicted);
+        self.incomplete_bridge_shutdown =
+            self.incomplete_bridge_shutdown.saturating_sub(other.incomplete_bridge_shutdown);
     }
 }

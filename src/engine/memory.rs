@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
 
+use crate::engine::changes::Changes;
 use crate::engine::compose::Parent;
 use crate::engine::half::Tokens;
 use crate::engine::ids::SpanContext;
@@ -53,6 +55,17 @@ impl Fingerprints {
     pub(crate) fn release(&mut self, fingerprint: u64, until: Monotonic, max: usize) {
         self.hold(fingerprint);
         self.release_held(fingerprint, until, max);
+    }
+
+    /// Those that are to be forgotten, first to last, with the time.
+    pub(crate) fn expiry(&self) -> &VecDeque<(Monotonic, u64)> {
+        &self.expiry
+    }
+
+    /// Puts back those that were to be forgotten before a restart.
+    pub(crate) fn restore(&mut self, expiry: VecDeque<(Monotonic, u64)>) {
+        self.known.extend(expiry.iter().map(|(_, fingerprint)| *fingerprint));
+        self.expiry = expiry;
     }
 
     pub(crate) fn forget(&mut self, fingerprint: u64) {
@@ -105,6 +118,8 @@ pub(crate) enum TokenHolder {
 pub(crate) struct TokenTable {
     holders: HashMap<u64, TokenHolder>,
     expiry: VecDeque<(Monotonic, u64)>,
+    /// Holders that had a token taken from them by another.
+    robbed: Vec<TokenHolder>,
 }
 
 impl TokenTable {
@@ -119,7 +134,52 @@ impl TokenTable {
 
     pub(crate) fn set(&mut self, tokens: impl Iterator<Item = u64>, holder: TokenHolder) {
         for token in tokens {
+            self.take_for(token, holder, holder);
+        }
+    }
+
+    /// Gives a token to `next`, whoever has it; it was `own` that should.
+    fn take_for(&mut self, token: u64, own: TokenHolder, next: TokenHolder) {
+        if let Some(before) = self.holders.insert(token, next)
+            && before != own
+            && matches!(before, TokenHolder::Open(_) | TokenHolder::Closed(_))
+        {
+            self.robbed.push(before);
+        }
+    }
+
+    /// Somebody had a token taken from them since this was asked last.
+    pub(crate) fn take_robbed(&mut self) -> Vec<TokenHolder> {
+        std::mem::take(&mut self.robbed)
+    }
+
+    /// Which of the tokens `holder` has, as bits in their order.
+    pub(crate) fn owned(&self, tokens: Tokens, holder: TokenHolder) -> u8 {
+        let has = |token: u64| u8::from(self.holder(token) == Some(holder));
+        tokens.iter().enumerate().map(|(at, token)| has(token) << at).sum()
+    }
+
+    /// Puts back what [`TokenTable::owned`] said before a restart.
+    pub(crate) fn restore_owned(&mut self, tokens: Tokens, holder: TokenHolder, owned: u8) {
+        for (_, token) in tokens.iter().enumerate().filter(|(at, _)| owned >> at & 1 == 1) {
             self.holders.insert(token, holder);
+        }
+    }
+
+    /// Tokens that are to be forgotten, first to last, with the time, and whether they are spent until then.
+    pub(crate) fn expiry(&self) -> impl Iterator<Item = (Monotonic, u64, bool)> {
+        self.expiry.iter().map(|(until, token)| {
+            (*until, *token, self.holder(*token) == Some(TokenHolder::Spent { until: *until }))
+        })
+    }
+
+    /// Puts back what [`TokenTable::expiry`] said before a restart.
+    pub(crate) fn restore_expiry(&mut self, expiry: Vec<(Monotonic, u64, bool)>) {
+        for (until, token, is_spent) in expiry {
+            self.expiry.push_back((until, token));
+            if is_spent {
+                self.holders.insert(token, TokenHolder::Spent { until });
+            }
         }
     }
 
@@ -142,7 +202,7 @@ impl TokenTable {
     /// Takes the tokens from `holder`: unique ones are spent until `until`, others are free again.
     pub(crate) fn spend(&mut self, tokens: Tokens, holder: TokenHolder, until: Monotonic, max: usize) {
         for token in tokens.unique() {
-            self.holders.insert(token, TokenHolder::Spent { until });
+            self.take_for(token, holder, TokenHolder::Spent { until });
             self.expiry.push_back((until, token));
             if self.expiry.len() > max {
                 self.forget_first();
@@ -192,11 +252,29 @@ impl TokenTable {
 pub(crate) struct Ordinals {
     /// By the base of the derivation: the next ordinal, and how many spans still use one.
     bases: HashMap<u64, (u32, u32)>,
+    /// Bases of which an ordinal was given back while others are in use: only of these is the next ordinal another than
+    /// the number of users.
+    odd: BTreeSet<u64>,
 }
 
 impl Ordinals {
     pub(crate) fn len(&self) -> usize {
         self.bases.len()
+    }
+
+    /// Next ordinals that do not follow from who uses their bases.
+    pub(crate) fn odd(&self) -> Vec<(u64, u32)> {
+        self.odd.iter().filter_map(|base| Some((*base, self.bases.get(base)?.0))).collect()
+    }
+
+    /// Puts back what [`Ordinals::odd`] said before a restart, once every user has taken an ordinal again.
+    pub(crate) fn restore_odd(&mut self, odd: Vec<(u64, u32)>) {
+        for (base, next) in odd {
+            if let Some(known) = self.bases.get_mut(&base) {
+                known.0 = next;
+                self.odd.insert(base);
+            }
+        }
     }
 
     /// The next ordinal of this base. It is to be given back with [`Ordinals::release`].
@@ -211,8 +289,11 @@ impl Ordinals {
     pub(crate) fn release(&mut self, base: u64) {
         if let Some((_, users)) = self.bases.get_mut(&base) {
             *users -= 1;
-            if *users == 0 {
+            if *users > 0 {
+                self.odd.insert(base);
+            } else {
                 self.bases.remove(&base);
+                self.odd.remove(&base);
                 if is_roomy(self.bases.len(), self.bases.capacity()) {
                     self.bases.shrink_to_fit();
                 }
@@ -222,7 +303,7 @@ impl Ordinals {
 }
 
 /// A span that was made of one half, and that its other half may still explain.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ClosedSpan {
     /// With the sort.
     pub(crate) key: u64,
@@ -235,7 +316,7 @@ pub(crate) struct ClosedSpan {
 }
 
 /// Which half a closed span was made of.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ClosedHalf {
     /// An end without start; no start has explained it yet.
     Rebuilt {
@@ -249,7 +330,7 @@ pub(crate) enum ClosedHalf {
 }
 
 /// What a late end needs of the span that was closed without it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IncompleteSpan {
     /// The start's own time.
     pub(crate) start: i64,
@@ -266,6 +347,7 @@ pub(crate) struct ClosedSpans {
     spans: BTreeMap<u64, ClosedSpan>,
     rebuilt: BTreeSet<(u64, i64, u64)>,
     incomplete: BTreeSet<(u64, i64, u64)>,
+    changes: Changes,
 }
 
 impl ClosedSpans {
@@ -288,6 +370,7 @@ impl ClosedSpans {
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<ClosedSpan> {
         let span = self.spans.remove(&number)?;
+        self.changes.remove(number);
         match &span.half {
             ClosedHalf::Rebuilt { estimate: Some(estimate) } => {
                 self.rebuilt.remove(&(span.key, *estimate, number));
@@ -304,13 +387,41 @@ impl ClosedSpans {
         self.spans.get(&number)
     }
 
+    /// To change it in a way that the tables do not show.
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut ClosedSpan> {
-        self.spans.get_mut(&number)
+        let span = self.spans.get_mut(&number)?;
+        self.changes.change(number);
+        Some(span)
+    }
+
+    /// What the tables do not say of a span has changed.
+    pub(crate) fn touch(&mut self, number: u64) {
+        if self.spans.contains_key(&number) {
+            self.changes.change(number);
+        }
+    }
+
+    /// Which of the spans differ from what was written.
+    pub(crate) fn changes(&mut self) -> &mut Changes {
+        &mut self.changes
+    }
+
+    /// In order of closing.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &ClosedSpan)> {
+        self.spans.iter().map(|(number, span)| (*number, span))
+    }
+
+    /// Those that were never written, and those that changed since.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = (u64, &ClosedSpan)> {
+        let changed = self.changes.changed().filter_map(|number| Some((number, self.get(number)?)));
+        let new = self.spans.range(self.changes.written_until()..);
+        changed.chain(new.map(|(number, span)| (*number, span)))
     }
 
     /// A rebuilt end got its start.
     pub(crate) fn explain(&mut self, number: u64) {
         let Some(span) = self.spans.get_mut(&number) else { return };
+        self.changes.change(number);
         let half = std::mem::replace(&mut span.half, ClosedHalf::Explained);
         debug_assert!(matches!(half, ClosedHalf::Rebuilt { .. }), "only a rebuilt end is explained");
         if let ClosedHalf::Rebuilt { estimate: Some(estimate) } = half {

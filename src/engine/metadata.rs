@@ -4,15 +4,18 @@
 //! `snakepit.`; keys that are the event's own machinery (correlation id, trace context, pairing token) become no
 //! attribute. Redaction happens here, before anything is kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::control::glob::Glob;
-use crate::engine::attributes::{AttributeValue, Attributes};
+use crate::engine::attributes::{AttributeValue, Attributes, truncated_chars};
+use crate::engine::b3;
 use crate::engine::naming::Phase;
-use crate::engine::settings::{Limits, MAX_KEY_BYTES, RedactAction, RedactRule, Settings};
+use crate::engine::settings::{Limits, MAX_KEY_BYTES, Propagators, RedactAction, RedactRule, Settings};
 use crate::engine::span::{SpanKind, Status};
 use crate::event::{Event, Value};
 
@@ -46,7 +49,7 @@ pub(crate) fn name_len(key: &str) -> usize {
 pub(crate) const TIMES: [&str; 4] = ["duration", "monotonic_time", "system_time", "timestamp"];
 
 /// What an end says about its span besides attributes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) status: Option<Status>,
     /// `error.type`, where the status is Error.
@@ -70,7 +73,7 @@ impl Outcome {
 }
 
 /// The parts of an `exception` span event that are there.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Exception {
     pub(crate) type_name: Option<Box<str>>,
     pub(crate) message: Option<Box<str>>,
@@ -78,9 +81,11 @@ pub(crate) struct Exception {
 }
 
 /// Everything that an event's keys and values say.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Meaning {
     pub(crate) attributes: Attributes,
+    /// How many there may be: a span event has a limit of its own.
+    max_attributes: usize,
     /// How many of the attributes, from the first, come from metadata.
     pub(crate) from_metadata: u16,
     pub(crate) outcome: Outcome,
@@ -96,6 +101,7 @@ pub(crate) struct Reader {
     redact: Vec<(Glob, RedactAction)>,
     timeouts: Vec<(Glob, Duration)>,
     limits: Limits,
+    propagators: Propagators,
 }
 
 /// A value as it may leave the engine.
@@ -127,6 +133,7 @@ impl Reader {
                 .map(|(glob, timeout)| (Glob::new(glob), *timeout))
                 .collect(),
             limits: settings.limits.clone(),
+            propagators: settings.propagators,
         }
     }
 
@@ -175,8 +182,14 @@ impl Reader {
     /// What `event` says as this half of a span, or as a standalone event (no phase).
     pub(crate) fn read(&self, event: &Event<'_>, phase: Option<Phase>, correlation_id: &str) -> Meaning {
         let ends = matches!(phase, Some(Phase::Stop | Phase::Exception));
-        let mut meaning =
-            Meaning { attributes: Attributes::with_capacity(event, ends), ..Meaning::default() };
+        let mut meaning = Meaning {
+            attributes: Attributes::with_capacity(event, ends),
+            max_attributes: match phase {
+                Some(_) => self.limits.max_attributes,
+                None => self.limits.max_event_attributes,
+            },
+            ..Meaning::default()
+        };
         let mut said = Said::default();
         // First, so that no limit on attributes keeps it out.
         if !correlation_id.is_empty() {
@@ -192,6 +205,7 @@ impl Reader {
             }
             let consumed = match *key {
                 "correlation_id" | "traceparent" | "tracestate" | "telemetry_span_context" => true,
+                key if self.propagators.b3 && b3::is_key(key) => true,
                 "span_kind" => {
                     meaning.kind = span_kind(value);
                     meaning.kind.is_some()
@@ -246,13 +260,15 @@ impl Reader {
     }
 
     fn set_text(&self, meaning: &mut Meaning, key: &str, text: &str) {
-        let cut = truncated(text, self.limits.max_attribute_value_bytes);
+        let cut = value_within(text, &self.limits);
         meaning.cut += u64::from(cut.len() < text.len());
         self.set(meaning, key, AttributeValue::Text(cut));
     }
 
     fn set(&self, meaning: &mut Meaning, key: &str, value: AttributeValue<'_>) {
-        if meaning.attributes.len() >= self.limits.max_attributes {
+        if meaning.attributes.len() >= meaning.max_attributes
+            && meaning.attributes.value(&attribute_name(key)).is_none()
+        {
             meaning.attributes.count_dropped();
             meaning.cut += 1;
             return;
@@ -267,6 +283,16 @@ impl Reader {
         } else {
             meaning.attributes.set(truncated(key, MAX_KEY_BYTES), value);
         }
+    }
+}
+
+/// The name of a key's attribute.
+fn attribute_name(key: &str) -> Cow<'_, str> {
+    let short = truncated(key, MAX_KEY_BYTES);
+    match known_name(key) {
+        Some(known) => known.into(),
+        None if is_reserved(key) => format!("snakepit.{short}").into(),
+        None => short.into(),
     }
 }
 
@@ -287,6 +313,14 @@ fn span_kind(text: &str) -> Option<SpanKind> {
         ("consumer", SpanKind::Consumer),
     ];
     kinds.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, kind)| kind)
+}
+
+/// What the limits leave of an attribute's value.
+fn value_within<'a>(text: &'a str, limits: &Limits) -> &'a str {
+    match limits.max_attribute_value_chars {
+        Some(max) => truncated_chars(text, max),
+        None => truncated(text, limits.max_attribute_value_bytes),
+    }
 }
 
 /// The longest beginning of `text` of at most `max` bytes that ends between characters.
@@ -345,7 +379,7 @@ impl Said {
     fn conclude(self, meaning: &mut Meaning, is_exception: bool, limits: &Limits) {
         let filled = |text: Option<String>| {
             text.filter(|text| !text.is_empty())
-                .map(|text| Box::<str>::from(truncated(&text, limits.max_attribute_value_bytes)))
+                .map(|text| Box::<str>::from(truncated(&text, limits.text_bytes())))
         };
         let type_name = filled(self.type_name.or(self.kind));
         let message = filled(self.message.or(self.reason));
@@ -362,7 +396,7 @@ impl Said {
             }
             return;
         }
-        let error = self.error.as_deref().map(|error| truncated(error, limits.max_attribute_value_bytes));
+        let error = self.error.as_deref().map(|error| truncated(error, limits.text_bytes()));
         let description = message.as_deref().or(error).unwrap_or_default();
         meaning.outcome.status = Some(Status::Error(Arc::from(description)));
         meaning.outcome.error_type = Some(Arc::from(type_name.as_deref().unwrap_or("_OTHER")));

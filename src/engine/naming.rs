@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -22,7 +24,7 @@ const MAX_CACHED_NAME_BYTES: usize = 1024;
 const MAX_OPERATION_CHARS: usize = MAX_NAME_CHARS - 1 - Phase::Exception.as_str().len();
 
 /// What the last part of a name says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Phase {
     /// `start`
     Start,
@@ -69,6 +71,8 @@ pub(crate) struct Name {
     pub(crate) hash: u64,
     /// It is remembered, so all that have it share it.
     is_shared: bool,
+    /// Where in `title` the operation as emitted begins, if `emitted` and `elixir` follow from `title`: in most names.
+    own_from: Option<u16>,
 }
 
 impl Name {
@@ -150,9 +154,14 @@ impl Naming {
         elixir.push(']');
         // Sanitised text is ASCII, so any byte is a boundary.
         dotted.truncate(MAX_NAME_CHARS);
+        let emitted = emitted(&kept, phase);
+        let follows = |from: &u16| {
+            emitted_of(&dotted, *from, phase).as_deref() == Some(&*emitted) && elixir_of(&dotted) == elixir
+        };
         Some(Name {
             phase,
-            emitted: emitted(&kept, phase),
+            own_from: u16::try_from(self.prefix.len() + 1).ok().filter(follows),
+            emitted,
             hash: xxh3_64(dotted.as_bytes()),
             title: dotted.into(),
             elixir: elixir.into(),
@@ -177,6 +186,53 @@ fn emitted(kept: &[&str], phase: Option<Phase>) -> Box<str> {
         emitted.push_str(part);
     }
     emitted.into()
+}
+
+/// Without what follows from the title.
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let other_forms = self.own_from.is_none().then_some((&*self.emitted, &*self.elixir));
+        (&*self.title, self.phase, self.is_shared, self.own_from, other_forms).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        type Stored<'a> = (&'a str, Option<Phase>, bool, Option<u16>, Option<(&'a str, &'a str)>);
+        let (title, phase, is_shared, own_from, other_forms) = Stored::deserialize(deserializer)?;
+        let forms = match (own_from, other_forms) {
+            (_, Some((emitted, elixir))) => Some((emitted.into(), elixir.into())),
+            (Some(from), None) => {
+                emitted_of(title, from, phase).map(|emitted| (emitted.into(), elixir_of(title).into()))
+            }
+            (None, None) => None,
+        };
+        let (emitted, elixir) = forms.ok_or_else(|| D::Error::custom("a name without its forms"))?;
+        let hash = xxh3_64(title.as_bytes());
+        Ok(Self { phase, emitted, title: title.into(), elixir, hash, is_shared, own_from })
+    }
+}
+
+/// [`Name::emitted`] of a title whose operation begins at `from`.
+fn emitted_of(title: &str, from: u16, phase: Option<Phase>) -> Option<String> {
+    let mut emitted = title.get(usize::from(from)..)?.to_owned();
+    if let Some(phase) = phase {
+        push_separated(&mut emitted, ".", phase.as_str());
+    }
+    Some(emitted)
+}
+
+/// [`Name::elixir`] of a title of which no part has a dot.
+fn elixir_of(title: &str) -> String {
+    let mut elixir = String::from("[");
+    for part in title.split('.') {
+        if elixir.len() > 1 {
+            elixir.push_str(", ");
+        }
+        push_atom(&mut elixir, part);
+    }
+    elixir.push(']');
+    elixir
 }
 
 fn hash_parts(parts: &[&str]) -> u64 {
@@ -305,5 +361,30 @@ mod tests {
         naming.cache.clear();
         let name = naming.resolve(&["name", &"x".repeat(5_000), "start"]).unwrap();
         assert!(naming.cache.is_empty() && name.own_bytes() > 0, "whoever keeps it pays for it");
+    }
+
+    /// What follows from the title is not written, and what does not is.
+    #[test]
+    fn a_name_comes_back_as_it_was_written() {
+        let parts: [&[&str]; 8] = [
+            &["tool", "execution", "start"],
+            &["python", "tool", "stop"],
+            &["cache.hit"],
+            &["a.b", "c", "exception"],
+            &["start"],
+            &["", "Großes", "Ding", "stop"],
+            &["x", &"y".repeat(300), "start"],
+            &["x", &"y".repeat(2_000), "stop"],
+        ];
+        for prefix in ["snakepit.python", "", "other"] {
+            for parts in parts {
+                let name = Naming::new(prefix).resolve(parts).expect("a name");
+                let written = postcard::to_stdvec(&name).expect("it can be written");
+                let read: Name = postcard::from_bytes(&written).expect("it can be read");
+                assert_eq!(read, *name);
+            }
+        }
+        let usual = Naming::new("snakepit.python").resolve(&["tool", "execution", "start"]).expect("a name");
+        assert!(postcard::to_stdvec(&usual).expect("it can be written").len() < 40);
     }
 }

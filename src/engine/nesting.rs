@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::engine::Output;
@@ -62,7 +63,7 @@ pub(crate) enum Standing {
 }
 
 /// Where a finished span stands among the others.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) interval: Option<IntervalKey>,
     /// The start as a child: its own time.
@@ -80,7 +81,7 @@ pub(crate) struct Place {
 }
 
 /// A finished span that waits for its judgement.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) finished: Finished,
     pub(crate) place: Place,
@@ -126,7 +127,12 @@ impl HeldSpans {
         self.spans.get(&at).map(|held| &**held)
     }
 
-    fn insert(&mut self, at: (Monotonic, u64), held: Box<Held>) {
+    /// In the order in which they are judged.
+    pub(crate) fn entries(&self) -> &BTreeMap<(Monotonic, u64), Box<Held>> {
+        &self.spans
+    }
+
+    pub(crate) fn insert(&mut self, at: (Monotonic, u64), held: Box<Held>) {
         self.bytes += held.size_bytes();
         self.spans.insert(at, held);
     }
@@ -294,17 +300,14 @@ impl WorkerState {
     fn mark_named_parent(&mut self, parent: Parent) {
         if let Parent::Explicit(id) = parent
             && let Some(TokenHolder::Open(seq)) = self.tokens.holder(span_id_token(&id.0))
-            && let Some(span) = self.open.get_mut(seq)
         {
-            span.has_children = true;
+            self.open.mark_parent(seq);
         }
     }
 
     /// Remembers that a span of this bridge names `parent` as its parent.
     fn mark_parent(&mut self, parent: IntervalKey) {
-        if let Some(span) = self.open.get_mut(parent.seq) {
-            span.has_children = true;
-        }
+        self.open.mark_parent(parent.seq);
     }
 
     /// The context that a child of `parent` takes over. Open ancestors are judged first, and that stands.
@@ -527,7 +530,7 @@ impl WorkerState {
             self.leave(until, place.interval, place.base);
         }
         let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source)));
+        cx.outputs.push_back(Output::Span(finished.into_span(source, &cx.settings.limits)));
     }
 }
 

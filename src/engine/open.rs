@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::attributes::Attributes;
+use crate::engine::changes::Changes;
 use crate::engine::compose::Parent;
 use crate::engine::half::{Tokens, sorted_key};
 use crate::engine::ids::SpanContext;
@@ -22,7 +25,7 @@ pub(crate) const MAX_CANDIDATES: usize = 8;
 const INDEX_BYTES: usize = 256;
 
 /// A start that waits for its end.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct OpenSpan {
     pub(crate) name: Arc<Name>,
     /// Without the sort.
@@ -53,7 +56,7 @@ pub(crate) struct OpenSpan {
 }
 
 /// The events of an open span.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct OpenEvents {
     pub(crate) list: Vec<SpanEvent>,
     /// Events that the limit kept out.
@@ -115,6 +118,7 @@ pub(crate) struct OpenSpans {
     has_one_timeout: bool,
     uncertain: BTreeSet<u64>,
     bytes: usize,
+    changes: Changes,
 }
 
 impl OpenSpans {
@@ -139,8 +143,39 @@ impl OpenSpans {
         self.spans.get(&seq).map(|span| &**span)
     }
 
+    /// To change it in a way that the tables do not show.
     pub(crate) fn get_mut(&mut self, seq: u64) -> Option<&mut OpenSpan> {
-        self.spans.get_mut(&seq).map(|span| &mut **span)
+        let span = self.spans.get_mut(&seq)?;
+        self.changes.change(seq);
+        Some(&mut **span)
+    }
+
+    /// Notes that something says of it that it is its parent.
+    pub(crate) fn mark_parent(&mut self, seq: u64) {
+        if self.get(seq).is_some_and(|span| !span.has_children)
+            && let Some(span) = self.get_mut(seq)
+        {
+            span.has_children = true;
+        }
+    }
+
+    /// What the tables do not say of a span has changed.
+    pub(crate) fn touch(&mut self, seq: u64) {
+        if self.spans.contains_key(&seq) {
+            self.changes.change(seq);
+        }
+    }
+
+    /// Which of the spans differ from what was written.
+    pub(crate) fn changes(&mut self) -> &mut Changes {
+        &mut self.changes
+    }
+
+    /// Those that were never written, and those that changed since.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = (u64, &OpenSpan)> {
+        let changed = self.changes.changed().filter_map(|seq| Some((seq, self.get(seq)?)));
+        let new = self.spans.range(self.changes.written_until()..);
+        changed.chain(new.map(|(seq, span)| (*seq, &**span)))
     }
 
     /// In order of arrival.
@@ -186,6 +221,7 @@ impl OpenSpans {
 
     pub(crate) fn remove(&mut self, seq: u64) -> Option<Box<OpenSpan>> {
         let span = self.spans.remove(&seq)?;
+        self.changes.remove(seq);
         self.by_key.remove(&(span.sorted_key(), span.start, seq));
         self.deadlines.remove(&(span.deadline, seq));
         self.uncertain.remove(&seq);
@@ -196,6 +232,7 @@ impl OpenSpans {
     /// Adds a span event; false if there is no room for it.
     pub(crate) fn push_event(&mut self, seq: u64, event: SpanEvent, max_events: usize) -> bool {
         let Some(span) = self.spans.get_mut(&seq) else { return false };
+        self.changes.change(seq);
         let bytes = event_bytes(&event);
         let events = span.events.get_or_insert_default();
         let is_kept = push_event(&mut events.list, &mut events.dropped, event, max_events);

@@ -206,7 +206,7 @@ impl WorkerState {
         suffix: &str,
     ) -> Beginning {
         let root = cx.roots.root(trace_parent, correlation_id, start, cx.settings.trace_epoch);
-        if let Root::Known { is_hashed: true, .. } = root {
+        if let Root::Hashed { .. } = root {
             let idle = cx.settings.trace_idle;
             if let Some(spans) = cx.constants.count(&self.id_prefix, correlation_id, cx.now.mono, idle) {
                 let shown = cx.reader.shown_correlation_id(correlation_id);
@@ -224,7 +224,7 @@ impl WorkerState {
         let trace_id: TraceId = root.trace_id().unwrap_or_else(|| derivation.trace_id(ordinal));
         let parent = match &root {
             Root::Remote(parent) => Parent::Remote(parent.parent_id),
-            Root::Known { .. } | Root::Derived => Parent::Root,
+            Root::Verbatim { .. } | Root::Hashed { .. } | Root::Derived => Parent::Root,
         };
         let context = root.context(trace_id, derivation.span_id(ordinal, suffix));
         Beginning { context, parent, base: Some(base) }

@@ -1,5 +1,9 @@
 //! The trace that a span would begin if it had no parent in the bridge.
 
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
 use crate::engine::ids::{self, SpanContext, TraceParent};
 use crate::engine::span::{TraceFlags, TraceId};
 use crate::time::UnixNanos;
@@ -10,10 +14,10 @@ const CACHE_SLOTS: usize = 64;
 /// Longer correlation ids are hashed each time.
 const MAX_CACHED_BYTES: usize = 256;
 
-/// Remembers the trace ids of the latest correlation ids, because SHA-256 costs more than the rest of a span's ids.
+/// Remembers what the latest correlation ids mean, because SHA-256 costs more than the rest of a span's ids.
 #[derive(Debug)]
 pub(crate) struct RootCache {
-    slots: Vec<Option<(String, Option<i64>, TraceId)>>,
+    slots: Vec<Option<(String, Option<i64>, Root)>>,
 }
 
 impl Default for RootCache {
@@ -25,12 +29,17 @@ impl Default for RootCache {
 /// A root's trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Root {
-    /// Known.
-    Known {
+    /// The correlation id is a trace id. It need not be random, so the trace state has what samplers decide by instead.
+    Verbatim {
         /// The trace.
         trace_id: TraceId,
-        /// It was hashed from the correlation id.
-        is_hashed: bool,
+        /// `ot=rv:…`.
+        state: Arc<str>,
+    },
+    /// The trace id is a hash of the correlation id.
+    Hashed {
+        /// The trace.
+        trace_id: TraceId,
     },
     /// From a `traceparent`.
     Remote(TraceParent),
@@ -41,7 +50,7 @@ pub(crate) enum Root {
 impl Root {
     pub(crate) fn trace_id(&self) -> Option<TraceId> {
         match self {
-            Self::Known { trace_id, .. } => Some(*trace_id),
+            Self::Verbatim { trace_id, .. } | Self::Hashed { trace_id } => Some(*trace_id),
             Self::Remote(parent) => Some(parent.trace_id),
             Self::Derived => None,
         }
@@ -49,14 +58,12 @@ impl Root {
 
     /// The context of a span with this root.
     pub(crate) fn context(self, trace_id: TraceId, span_id: crate::engine::span::SpanId) -> SpanContext {
-        match self {
-            Self::Remote(parent) => {
-                SpanContext { trace_id, span_id, flags: parent.flags, state: parent.state }
-            }
-            Self::Known { .. } | Self::Derived => {
-                SpanContext { trace_id, span_id, flags: TraceFlags::SAMPLED, state: None }
-            }
-        }
+        let (flags, state) = match self {
+            Self::Remote(parent) => (parent.flags.decided(), parent.state),
+            Self::Verbatim { state, .. } => (TraceFlags::SAMPLED, Some(state)),
+            Self::Hashed { .. } | Self::Derived => (TraceFlags::SAMPLED_RANDOM, None),
+        };
+        SpanContext { trace_id, span_id, flags, state }
     }
 }
 
@@ -75,28 +82,53 @@ impl RootCache {
         if correlation_id.is_empty() {
             return Root::Derived;
         }
-        if let Some(trace_id) = ids::verbatim_trace_id(correlation_id) {
-            return Root::Known { trace_id, is_hashed: false };
-        }
         let epoch = epoch.and_then(|length| epoch_of(UnixNanos(start), length));
         let slot = crate::engine::half::correlation_group(correlation_id) % CACHE_SLOTS as u64;
         let slot = &mut self.slots[usize::try_from(slot).expect("less than the number of slots")];
-        if let Some((known, at, trace_id)) = slot
+        if let Some((known, at, root)) = slot
             && known == correlation_id
             && *at == epoch
         {
-            return Root::Known { trace_id: *trace_id, is_hashed: true };
+            return root.clone();
         }
-        let trace_id = ids::hashed_trace_id(correlation_id, epoch);
-        if correlation_id.len() > MAX_CACHED_BYTES {
-            return Root::Known { trace_id, is_hashed: true };
+        let root = match ids::verbatim_trace_id(correlation_id) {
+            Some(trace_id) => Root::Verbatim { trace_id, state: randomness_state(trace_id) },
+            None => Root::Hashed { trace_id: ids::hashed_trace_id(correlation_id, epoch) },
+        };
+        if correlation_id.len() <= MAX_CACHED_BYTES {
+            *slot = Some((correlation_id.to_owned(), epoch, root.clone()));
         }
-        *slot = Some((correlation_id.to_owned(), epoch, trace_id));
-        Root::Known { trace_id, is_hashed: true }
+        root
     }
+}
+
+/// `ot=rv:` with the first 56 bits of the SHA-256 of the trace id's 32 lower-case digits, however the correlation id
+/// spelt them: a trace has one answer.
+fn randomness_state(trace_id: TraceId) -> Arc<str> {
+    let digest = Sha256::digest(trace_id.to_string().as_bytes());
+    let digits: String = digest[..7].iter().map(|byte| format!("{byte:02x}")).collect();
+    Arc::from(format!("ot=rv:{digits}"))
 }
 
 fn epoch_of(start: UnixNanos, length: std::time::Duration) -> Option<i64> {
     let length = i64::try_from(length.as_nanos()).ok().filter(|length| *length > 0)?;
     Some(start.0.div_euclid(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_taken_as_it_is_has_its_randomness_beside_it() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let dashed = "4BF92F35-77B3-4DA6-A3CE-929D0E0E4736";
+        for spelling in [id, dashed] {
+            let root = RootCache::default().root(None, spelling, 0, None);
+            let Root::Verbatim { trace_id, state } = root else { panic!("{root:?}") };
+            assert_eq!((trace_id.to_string().as_str(), &*state), (id, "ot=rv:398acaee65c4e5"));
+        }
+        let hashed = RootCache::default().root(None, "abc-123", 0, None);
+        assert!(matches!(hashed, Root::Hashed { .. }));
+    }
 }

@@ -36,8 +36,26 @@ pub struct Settings {
     pub trace_idle: Duration,
     /// What leaves the engine without its value.
     pub redact: Vec<RedactRule>,
+    /// Which metadata count as an event's parent.
+    pub propagators: Propagators,
     /// The limits.
     pub limits: Limits,
+}
+
+/// Which carriers of a parent's context in an event's metadata count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagators {
+    /// `traceparent` and `tracestate`.
+    pub tracecontext: bool,
+    /// `b3`, or `x-b3-traceid` and the keys beside it.
+    pub b3: bool,
+}
+
+/// The specification's default.
+impl Default for Propagators {
+    fn default() -> Self {
+        Self { tracecontext: true, b3: false }
+    }
 }
 
 /// A rule of `attributes.redact`.
@@ -77,12 +95,30 @@ pub struct Limits {
     pub max_closed_per_worker: usize,
     /// How long those are remembered.
     pub closed_memory: Duration,
-    /// Bytes of an attribute's value.
+    /// Bytes of an attribute's value, where no number of characters is set.
     pub max_attribute_value_bytes: usize,
+    /// Characters (code points) of an attribute's value.
+    pub max_attribute_value_chars: Option<usize>,
     /// Attributes of a span.
     pub max_attributes: usize,
     /// Events of a span.
     pub max_span_events: usize,
+    /// Attributes of a span's event.
+    pub max_event_attributes: usize,
+    /// Links of a span.
+    pub max_span_links: usize,
+    /// Attributes of a span's link.
+    pub max_link_attributes: usize,
+}
+
+impl Limits {
+    /// Bytes of a text that is kept until its characters are counted, and of a status message, which no limit on
+    /// attributes concerns.
+    pub(crate) fn text_bytes(&self) -> usize {
+        // No code point takes more than four bytes.
+        let chars = self.max_attribute_value_chars.unwrap_or(0).saturating_mul(4);
+        self.max_attribute_value_bytes.max(chars)
+    }
 }
 
 impl Default for Limits {
@@ -97,8 +133,12 @@ impl Default for Limits {
             max_closed_per_worker: 100_000,
             closed_memory: Duration::from_secs(3600),
             max_attribute_value_bytes: 16 << 10,
+            max_attribute_value_chars: None,
             max_attributes: 128,
             max_span_events: 128,
+            max_event_attributes: 128,
+            max_span_links: 128,
+            max_link_attributes: 128,
         }
     }
 }
@@ -115,6 +155,7 @@ impl Default for Settings {
             trace_epoch: None,
             trace_idle: Duration::from_secs(3600),
             redact: Vec::new(),
+            propagators: Propagators::default(),
             limits: Limits::default(),
         }
     }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::drops::DropReason;
 use crate::engine::compose::Finished;
 use crate::engine::half::{self, span_id_token};
@@ -25,8 +27,8 @@ use crate::time::Monotonic;
 const INDEX_BYTES: usize = 128;
 
 /// An event that waits for its span.
-#[derive(Debug)]
-struct Pending {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Pending {
     event: SpanEvent,
     group: Option<u64>,
     /// As sent, for the search.
@@ -71,6 +73,18 @@ impl PendingEvents {
 
     pub(crate) fn due(&self, now: Monotonic) -> Option<u64> {
         self.events.first_key_value().filter(|(_, (deadline, _))| *deadline <= now).map(|(seq, _)| *seq)
+    }
+
+    /// In order of arrival.
+    pub(crate) fn entries(&self) -> &BTreeMap<u64, (Monotonic, Box<Pending>)> {
+        &self.events
+    }
+
+    /// Puts back what waited before a restart.
+    pub(crate) fn restore(&mut self, events: BTreeMap<u64, (Monotonic, Box<Pending>)>) {
+        for (seq, (deadline, pending)) in events {
+            self.insert(seq, deadline, *pending);
+        }
     }
 
     fn insert(&mut self, seq: u64, deadline: Monotonic, pending: Pending) {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::control::policy::Policy;
@@ -77,10 +78,14 @@ pub(crate) struct WorkerState {
     pub(crate) tokens: TokenTable,
     pub(crate) ordinals: Ordinals,
     pub(crate) closed: ClosedSpans,
+    /// Something happened since its row was written.
+    pub(crate) is_touched: bool,
+    /// A checkpoint has its row.
+    pub(crate) is_written: bool,
 }
 
 /// Whether a worker has a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Presence {
     /// At least one.
     Connected,
@@ -91,7 +96,7 @@ pub(crate) enum Presence {
 }
 
 /// A worker as exports show it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Shown {
     pub(crate) worker_id: Arc<str>,
     pub(crate) pool: Option<Arc<str>>,
@@ -135,6 +140,8 @@ impl WorkerState {
             tokens: TokenTable::default(),
             ordinals: Ordinals::default(),
             closed: ClosedSpans::default(),
+            is_touched: false,
+            is_written: false,
         }
     }
 
@@ -195,11 +202,11 @@ impl WorkerState {
         match (name.phase, refusal) {
             (Some(Phase::Start) | None, Some(reason)) => self.drop_event(reason),
             (Some(Phase::Start), None) => {
-                let half = self.half(event, name, false);
+                let half = self.half(cx, event, name, false);
                 self.start(cx, event, half);
             }
             (Some(Phase::Stop | Phase::Exception), refusal) => {
-                let half = self.half(event, name, true);
+                let half = self.half(cx, event, name, true);
                 self.end(cx, event, half, refusal);
             }
             (None, None) => self.standalone(cx, event, &name),
@@ -209,11 +216,12 @@ impl WorkerState {
 
     fn half<'e>(
         &mut self,
+        cx: &Shared<'_>,
         event: &Event<'e>,
         name: Arc<crate::engine::naming::Name>,
         is_end: bool,
     ) -> Half<'e> {
-        let mut half = Half::read(event, name, is_end);
+        let mut half = Half::read(event, name, is_end, cx.settings.propagators);
         self.ledger.notes.malformed_identity += u64::from(half.malformed_identity);
         if half.group.is_none() && self.runs_one_at_a_time {
             half.group = Some(half::ONE_AT_A_TIME_GROUP);

@@ -4,6 +4,8 @@
 //! microseconds on one that matches filter patterns between its two clock readings, and milliseconds where the process
 //! lost the CPU in between. So it is learned per worker, from the start that is nearest to each end when the end is decided.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A start may be this much later than its end's estimate: the clocks of `duration` and of `system_time` are two.
 pub(crate) const EARLY_SLACK_NS: i64 = 2_000;
 
@@ -72,8 +74,25 @@ impl Default for Tolerance {
     }
 }
 
+/// Without what waiting ends say: that is learned again from these, by [`Tolerance::restore_waiting`].
+impl Serialize for Tolerance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.decided[..], self.quantile_ns, self.ends, self.strays).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tolerance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (decided, quantile_ns, ends, strays) = <(Vec<u32>, i64, u64, u64)>::deserialize(deserializer)?;
+        let decided = decided
+            .try_into()
+            .map_err(|_| serde::de::Error::custom("a tolerance with another number of buckets"))?;
+        Ok(Self { decided, waiting: [0; BUCKETS], quantile_ns, ends, strays })
+    }
+}
+
 /// A residual as the tolerance remembers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Residual(u8);
 
 impl Residual {
@@ -90,7 +109,7 @@ impl Residual {
     }
 
     fn bucket(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0).min(BUCKETS - 1)
     }
 }
 
@@ -112,6 +131,11 @@ impl Tolerance {
     pub(crate) fn learn_for_now(&mut self, residual: Residual) {
         self.waiting[residual.bucket()] += 1;
         self.refresh();
+    }
+
+    /// What an end said that waited before a restart; it has had its effect.
+    pub(crate) fn restore_waiting(&mut self, residual: Residual) {
+        self.waiting[residual.bucket()] += 1;
     }
 
     /// Takes back what a waiting end said.

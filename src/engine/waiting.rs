@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::drops::DropReason;
 use crate::engine::half::{Tokens, sorted_key};
 use crate::engine::ids::{ExplicitIdentity, TraceParent};
@@ -21,7 +23,7 @@ use crate::time::Monotonic;
 const INDEX_BYTES: usize = 128;
 
 /// An end, owned.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct End {
     pub(crate) name: Arc<Name>,
     /// Without the sort.
@@ -97,6 +99,11 @@ impl WaitingEnds {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// In order of arrival.
+    pub(crate) fn entries(&self) -> &BTreeMap<u64, (Monotonic, Box<End>)> {
+        &self.ends
     }
 
     pub(crate) fn insert(&mut self, seq: u64, deadline: Monotonic, end: End) {

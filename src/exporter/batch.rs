@@ -1,9 +1,10 @@
-//! Collects encoded spans of many workers into export requests: many resources, one request.
+//! Collects encoded items (spans, metrics, log records) of many workers into export requests: many resources, one request.
 //!
-//! A batch is full when it holds `max_spans`, when the next span would take it past `max_bytes`, or when `delay` has
-//! passed since its first span. This part does no input or output; it is told the time.
+//! A batch is full when it holds `max_spans`, when the next item would take it past `max_bytes`, or when `delay` has
+//! passed since its first item. The requests of all signals are built alike: resources in field 1, with their scopes in
+//! field 2, with their items in field 2. This part does no input or output; it is told the time.
 //!
-//! Laws: every span that was taken is in exactly one batch; no batch exceeds either bound; the spans of one worker keep
+//! Laws: every item that was taken is in exactly one batch; no batch exceeds either bound; the items of one worker keep
 //! their order.
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use prost::Message;
 
 use crate::exporter::encode::{varint_len, write_varint};
 use crate::exporter::resource::{ResourceSettings, Resources, scope};
+use crate::store::{Commit, Origin, Origins};
 use crate::time::Monotonic;
 use crate::worker::Source;
 
@@ -24,18 +26,23 @@ pub const DEFAULT_SCHEDULE_DELAY: Duration = Duration::from_secs(5);
 /// Default of [`BatchSettings::max_bytes`]: gRPC servers, the Collector's among them, receive up to 4 MiB.
 pub const DEFAULT_MAX_BATCH_BYTES: usize = (4 << 20) - (64 << 10);
 
-/// Upper bound of what stands around one worker's spans in a request, its resource and the scope apart: the keys and
+/// Buffers that are kept for the next batch's workers, and the bytes that each may hold: growing them anew for each batch
+/// would copy every span once more.
+const MAX_SPARE_BUFFERS: usize = 32;
+const MAX_SPARE_BYTES: usize = 256 << 10;
+
+/// Upper bound of what stands around one worker's items in a request, its resource and the scope apart: the keys and
 /// lengths of `ResourceSpans`, `Resource` and `ScopeSpans`.
 const GROUP_OVERHEAD_BYTES: usize = 3 * (1 + 5);
 
 /// When a batch is full.
 #[derive(Debug, Clone)]
 pub struct BatchSettings {
-    /// Spans a request. At least 1.
+    /// Items a request. At least 1.
     pub max_spans: u64,
     /// Bytes a request, uncompressed.
     pub max_bytes: usize,
-    /// The longest that a span waits for others.
+    /// The longest that an item waits for others.
     pub delay: Duration,
 }
 
@@ -52,18 +59,31 @@ impl Default for BatchSettings {
 /// A request, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// An encoded `ExportTraceServiceRequest`.
+    /// An encoded `Export…ServiceRequest`.
     pub body: Bytes,
-    /// The spans in it; at least 1.
-    pub spans: u64,
+    /// The items in it; at least 1.
+    pub items: u64,
+    /// What must be durable before it is sent.
+    pub needs: Commit,
+    /// Whose outputs they are.
+    pub origins: Origins,
 }
 
-/// A span that no request can hold.
+/// Where an item comes from, as far as the disk is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Provenance {
+    /// The shard and the number of its output; nothing where nobody will ask again.
+    pub origin: Option<(u16, u64)>,
+    /// What holds the inputs that it was made of. It is not sent before that is durable.
+    pub needs: Commit,
+}
+
+/// An item that no request can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("one span of {span_bytes} bytes does not fit into a request of {max_bytes}")]
-pub struct SpanTooLarge {
+#[error("one item of {item_bytes} bytes does not fit into a request of {max_bytes}")]
+pub struct ItemTooLarge {
     /// Its size, with its resource.
-    pub span_bytes: usize,
+    pub item_bytes: usize,
     /// The bound.
     pub max_bytes: usize,
 }
@@ -78,19 +98,24 @@ pub struct Batcher {
     groups: Vec<Group>,
     /// Where a source's group is, by its serial.
     index: HashMap<u64, usize>,
-    spans: u64,
+    /// Resources with all that belongs to them, as they were given.
+    ready: Vec<Bytes>,
+    spare: Vec<Vec<u8>>,
+    items: u64,
+    needs: Commit,
+    origins: Origins,
     /// Upper bound of the request's size.
     size_bytes: usize,
-    /// When the first span has waited long enough.
+    /// When the first item has waited long enough.
     due: Option<Monotonic>,
 }
 
-/// The spans of one worker in the batch being filled.
+/// The items of one worker in the batch being filled.
 #[derive(Debug)]
 struct Group {
     serial: u64,
     resource: Bytes,
-    spans: Vec<u8>,
+    items: Vec<u8>,
 }
 
 impl Batcher {
@@ -106,50 +131,92 @@ impl Batcher {
             scope_field,
             groups: Vec::new(),
             index: HashMap::new(),
-            spans: 0,
+            ready: Vec::new(),
+            spare: Vec::new(),
+            items: 0,
+            needs: Commit::default(),
+            origins: Origins::new(),
             size_bytes: 0,
             due: None,
         }
     }
 
-    /// Takes a span as [`write_span`](crate::exporter::encode::write_span) wrote it. Returns the batches that are full:
-    /// the one that has no room for it, the one that it fills.
+    /// Takes an item as element of its scope, key and length included, as
+    /// [`write_span`](crate::exporter::encode::write_span) writes it. Returns the batches that are full: the one that has no
+    /// room for it, the one that it fills.
     ///
     /// # Errors
-    /// If the span alone exceeds the byte bound. Nothing changes then.
+    /// If the item alone exceeds the byte bound. Nothing changes then.
     pub fn push(
         &mut self,
         source: &Source,
-        span: &[u8],
+        item: &[u8],
+        provenance: Provenance,
         now: Monotonic,
-    ) -> Result<[Option<Batch>; 2], SpanTooLarge> {
+    ) -> Result<[Option<Batch>; 2], ItemTooLarge> {
+        let mut group = self.group_of(source);
         let mut resource = Bytes::new();
-        let mut added = span.len();
-        if self.group_of(source).is_none() {
+        let mut added = item.len();
+        if group.is_none() {
             resource = self.resources.encoded(source);
             added += self.group_bytes(&resource);
         }
         let mut before = None;
         if self.size_bytes + added > self.settings.max_bytes {
             resource = self.resources.encoded(source);
-            added = span.len() + self.group_bytes(&resource);
+            added = item.len() + self.group_bytes(&resource);
             if added > self.settings.max_bytes {
-                return Err(SpanTooLarge { span_bytes: added, max_bytes: self.settings.max_bytes });
+                return Err(ItemTooLarge { item_bytes: added, max_bytes: self.settings.max_bytes });
             }
             before = self.flush();
+            group = None;
         }
 
-        let at = self.group_of(source).unwrap_or_else(|| {
+        let at = group.unwrap_or_else(|| {
             self.index.insert(source.serial, self.groups.len());
-            self.groups.push(Group { serial: source.serial, resource, spans: Vec::new() });
+            let items = self.spare.pop().unwrap_or_default();
+            self.groups.push(Group { serial: source.serial, resource, items });
             self.groups.len() - 1
         });
-        self.groups[at].spans.extend_from_slice(span);
-        self.spans += 1;
-        self.size_bytes += added;
-        self.due.get_or_insert_with(|| now.after(self.settings.delay));
-        let full = if self.spans >= self.settings.max_spans { self.flush() } else { None };
-        Ok([before, full])
+        self.groups[at].items.extend_from_slice(item);
+        Ok([before, self.note(1, added, provenance, now)])
+    }
+
+    /// Takes a resource with all its scopes and items, as element of a request, key and length included.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push).
+    pub fn push_ready(
+        &mut self,
+        resource: Bytes,
+        items: u64,
+        provenance: Provenance,
+        now: Monotonic,
+    ) -> Result<[Option<Batch>; 2], ItemTooLarge> {
+        let added = resource.len();
+        if added > self.settings.max_bytes {
+            return Err(ItemTooLarge { item_bytes: added, max_bytes: self.settings.max_bytes });
+        }
+        let is_full = self.size_bytes + added > self.settings.max_bytes
+            || self.items > 0 && self.items + items > self.settings.max_spans;
+        let before = if is_full { self.flush() } else { None };
+        self.ready.push(resource);
+        Ok([before, self.note(items, added, provenance, now)])
+    }
+
+    /// Changes the bound of bytes, for what comes next.
+    pub fn set_max_bytes(&mut self, max_bytes: usize) {
+        self.settings.max_bytes = max_bytes;
+    }
+
+    /// What an item would add, its worker's resource included.
+    #[must_use]
+    pub fn cost(&mut self, source: &Source, item_bytes: usize) -> usize {
+        if self.group_of(source).is_some() {
+            return item_bytes;
+        }
+        let resource = self.resources.encoded(source);
+        item_bytes + self.group_bytes(&resource)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -158,34 +225,43 @@ impl Batcher {
         self.due
     }
 
-    /// The batch whose first span has waited long enough.
+    /// The batch whose first item has waited long enough.
     pub fn handle_timeout(&mut self, now: Monotonic) -> Option<Batch> {
         if self.due.is_some_and(|due| due <= now) { self.flush() } else { None }
     }
 
     /// Whatever has been collected.
     pub fn flush(&mut self) -> Option<Batch> {
-        if self.spans == 0 {
+        if self.items == 0 {
             return None;
         }
         let mut body = BytesMut::with_capacity(self.size_bytes);
         for group in &self.groups {
             write_group(&mut body, group, &self.scope_field);
         }
+        self.ready.drain(..).for_each(|resource| body.put_slice(&resource));
         debug_assert!(body.len() <= self.size_bytes, "the size is an upper bound");
-        let batch = Batch { body: body.freeze(), spans: self.spans };
-        self.groups.clear();
+        for mut group in self.groups.drain(..) {
+            group.items.clear();
+            if self.spare.len() < MAX_SPARE_BUFFERS && group.items.capacity() <= MAX_SPARE_BYTES {
+                self.spare.push(group.items);
+            }
+        }
         self.index.clear();
-        self.spans = 0;
         self.size_bytes = 0;
         self.due = None;
-        Some(batch)
+        Some(Batch {
+            body: body.freeze(),
+            items: std::mem::take(&mut self.items),
+            needs: std::mem::take(&mut self.needs),
+            origins: std::mem::take(&mut self.origins),
+        })
     }
 
-    /// Spans collected.
+    /// Items collected.
     #[must_use]
-    pub fn spans(&self) -> u64 {
-        self.spans
+    pub fn items(&self) -> u64 {
+        self.items
     }
 
     /// What they take.
@@ -194,13 +270,25 @@ impl Batcher {
         self.size_bytes
     }
 
-    /// What a worker's first span adds to the request, apart from itself.
+    /// Counts what was taken. Returns the batch if that makes it full.
+    fn note(&mut self, items: u64, added: usize, provenance: Provenance, now: Monotonic) -> Option<Batch> {
+        self.items += items;
+        self.size_bytes += added;
+        self.needs = self.needs.max(provenance.needs);
+        if let Some((shard, ordinal)) = provenance.origin {
+            extend(&mut self.origins, shard, ordinal);
+        }
+        self.due.get_or_insert_with(|| now.after(self.settings.delay));
+        if self.items >= self.settings.max_spans { self.flush() } else { None }
+    }
+
+    /// What a worker's first item adds to the request, apart from itself.
     fn group_bytes(&self, resource: &Bytes) -> usize {
         resource.len() + self.scope_field.len() + GROUP_OVERHEAD_BYTES
     }
 
     fn group_of(&self, source: &Source) -> Option<usize> {
-        // Spans come in runs of one worker.
+        // Items come in runs of one worker.
         match self.groups.last() {
             Some(last) if last.serial == source.serial => Some(self.groups.len() - 1),
             _ => self.index.get(&source.serial).copied(),
@@ -208,29 +296,40 @@ impl Batcher {
     }
 }
 
-/// One `ResourceSpans` with one `ScopeSpans`.
+/// One range a shard: its outputs come in order.
+fn extend(origins: &mut Origins, shard: u16, ordinal: u64) {
+    match origins.iter_mut().find(|origin| origin.shard == shard) {
+        Some(origin) => {
+            origin.ordinals.start = origin.ordinals.start.min(ordinal);
+            origin.ordinals.end = origin.ordinals.end.max(ordinal + 1);
+        }
+        None => origins.push(Origin { shard, ordinals: ordinal..ordinal + 1 }),
+    }
+}
+
+/// One `Resource…` with one `Scope…`.
 fn write_group(body: &mut BytesMut, group: &Group, scope_field: &[u8]) {
-    const RESOURCE_SPANS: u8 = 0x0a;
+    const GROUP: u8 = 0x0a;
     const RESOURCE: u8 = 0x0a;
-    const SCOPE_SPANS: u8 = 0x12;
-    let scope_spans_len = scope_field.len() + group.spans.len();
+    const SCOPE: u8 = 0x12;
+    let scope_len = scope_field.len() + group.items.len();
     let resource_field_len = 1 + varint_len(group.resource.len() as u64) + group.resource.len();
-    let scope_spans_field_len = 1 + varint_len(scope_spans_len as u64) + scope_spans_len;
+    let scope_field_len = 1 + varint_len(scope_len as u64) + scope_len;
 
     let mut head = Vec::with_capacity(GROUP_OVERHEAD_BYTES);
-    head.push(RESOURCE_SPANS);
-    write_varint(&mut head, (resource_field_len + scope_spans_field_len) as u64);
+    head.push(GROUP);
+    write_varint(&mut head, (resource_field_len + scope_field_len) as u64);
     head.push(RESOURCE);
     write_varint(&mut head, group.resource.len() as u64);
     body.put_slice(&head);
     body.put_slice(&group.resource);
 
     head.clear();
-    head.push(SCOPE_SPANS);
-    write_varint(&mut head, scope_spans_len as u64);
+    head.push(SCOPE);
+    write_varint(&mut head, scope_len as u64);
     body.put_slice(&head);
     body.put_slice(scope_field);
-    body.put_slice(&group.spans);
+    body.put_slice(&group.items);
 }
 
 #[cfg(test)]
@@ -254,11 +353,11 @@ mod tests {
         )
     }
 
-    fn push(batcher: &mut Batcher, serial: u64, name: &str) -> Result<Vec<Batch>, SpanTooLarge> {
+    fn push(batcher: &mut Batcher, serial: u64, name: &str) -> Result<Vec<Batch>, ItemTooLarge> {
         let source = source(serial);
         let mut span = Vec::new();
         write_span(&mut span, &span_of(&source, name));
-        Ok(batcher.push(&source, &span, START)?.into_iter().flatten().collect())
+        Ok(batcher.push(&source, &span, Provenance::default(), START)?.into_iter().flatten().collect())
     }
 
     fn names(batch: &Batch) -> Vec<String> {
@@ -292,9 +391,9 @@ mod tests {
             resource_spans: vec![resource_spans(1, &["a", "c"]), resource_spans(2, &["b"])],
         };
         assert_eq!(ExportTraceServiceRequest::decode(batch.body.clone()).unwrap(), expected);
-        assert_eq!(batch.spans, 3);
+        assert_eq!(batch.items, 3);
         assert_eq!(batcher.flush(), None);
-        assert_eq!((batcher.spans(), batcher.size_bytes()), (0, 0));
+        assert_eq!((batcher.items(), batcher.size_bytes()), (0, 0));
     }
 
     #[test]
@@ -307,19 +406,19 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_waits_for_its_delay_from_its_first_span() {
+    fn a_batch_waits_for_its_delay_from_its_first_item() {
         let mut batcher = batcher(100, DEFAULT_MAX_BATCH_BYTES);
         assert_eq!(batcher.poll_timeout(), None);
         push(&mut batcher, 1, "a").unwrap();
         let due = START.after(Duration::from_secs(5));
         assert_eq!(batcher.poll_timeout(), Some(due));
         assert_eq!(batcher.handle_timeout(Monotonic(due.0 - 1)), None);
-        assert_eq!(batcher.handle_timeout(due).map(|batch| batch.spans), Some(1));
+        assert_eq!(batcher.handle_timeout(due).map(|batch| batch.items), Some(1));
         assert_eq!(batcher.handle_timeout(due), None);
     }
 
     #[test]
-    fn a_span_without_room_goes_into_the_next_batch() {
+    fn an_item_without_room_goes_into_the_next_batch() {
         let mut batcher = batcher(100, 1000);
         push(&mut batcher, 1, &"a".repeat(300)).unwrap();
         let full = push(&mut batcher, 1, &"b".repeat(400)).unwrap();
@@ -328,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_beyond_the_bound_alone_is_refused_and_changes_nothing() {
+    fn an_item_beyond_the_bound_alone_is_refused_and_changes_nothing() {
         let mut batcher = batcher(100, 1000);
         push(&mut batcher, 1, "a").unwrap();
         let before = batcher.size_bytes();
@@ -358,8 +457,8 @@ mod tests {
             batches.extend(batcher.flush());
             for batch in &batches {
                 prop_assert!(batch.body.len() <= 1200);
-                prop_assert!(batch.spans <= max_spans);
-                prop_assert_eq!(batch.spans, names(batch).len() as u64);
+                prop_assert!(batch.items <= max_spans);
+                prop_assert_eq!(batch.items, names(batch).len() as u64);
             }
             let mut sent: Vec<_> = batches.iter().flat_map(names).collect();
             for serial in 0..4 {

@@ -5,92 +5,171 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exporter::pipeline::Notice;
+use crate::exporter::signal::Signal;
 use crate::time::Monotonic;
 
 /// At most one line of a kind in this time.
 const QUIET_FOR: Duration = Duration::from_secs(10);
 
-/// The log's memory.
+/// The log's memory, for one signal.
 #[derive(Debug)]
 pub(crate) struct Complaints {
     destination: String,
+    signal: Signal,
     queue_full: Gate,
     too_large: Gate,
     will_retry: Gate,
+    retried: Gate,
+    /// Somebody was told that something failed, and not yet that it is over.
+    owes_all_clear: bool,
+    split: Gate,
     refused: Gate,
     partial_success: Gate,
+    remark: Gate,
+    given_up: Gate,
+    damaged: Gate,
 }
 
 impl Complaints {
-    pub(crate) fn new(destination: String) -> Self {
+    pub(crate) fn new(destination: String, signal: Signal) -> Self {
         Self {
             destination,
+            signal,
             queue_full: Gate::default(),
             too_large: Gate::default(),
             will_retry: Gate::default(),
+            retried: Gate::default(),
+            owes_all_clear: false,
+            split: Gate::default(),
             refused: Gate::default(),
             partial_success: Gate::default(),
+            remark: Gate::default(),
+            given_up: Gate::default(),
+            damaged: Gate::default(),
         }
     }
 
-    /// Spans that were not taken: how many for want of room, and the name and size of those that are too large.
+    /// Items that were not taken: how many for want of room, and the name and size of those that are too large.
     pub(crate) fn about_admission(
         &mut self,
         queue_full: u64,
         too_large: &[(Arc<str>, usize)],
         now: Monotonic,
     ) {
+        let signal = self.signal.as_str();
         if queue_full > 0
             && let Some(kept_back) = self.queue_full.open(now)
         {
-            tracing::warn!(spans = queue_full, kept_back, "the export queue is full: refused new spans");
+            tracing::warn!(
+                signal,
+                items = queue_full,
+                kept_back,
+                "the export queue is full: refused what is new"
+            );
         }
         for (name, size_bytes) in too_large {
             if let Some(kept_back) = self.too_large.open(now) {
-                tracing::warn!(span.name = ?name, size_bytes, kept_back, "refused a span that no request can hold");
+                tracing::warn!(signal, name = ?name, size_bytes, kept_back, "refused an item that no request can hold");
             }
         }
     }
 
-    /// What came of requests.
-    pub(crate) fn about_requests(&mut self, notices: Vec<Notice>, now: Monotonic) {
-        let destination = self.destination.as_str();
+    /// What came of requests, and of what waits.
+    pub(crate) fn about(&mut self, notices: Vec<Notice>, now: Monotonic) {
         for notice in notices {
-            match notice {
-                Notice::WillRetry { error } => {
-                    if let Some(kept_back) = self.will_retry.open(now) {
-                        tracing::warn!(destination, error, kept_back, "failed to export; will try again");
-                    }
-                }
-                Notice::Refused { refusal, spans, error } => {
-                    if let Some(kept_back) = self.refused.open(now) {
-                        tracing::warn!(destination, error, spans, reason = %refusal, kept_back, "spans were refused");
-                    }
-                }
-                Notice::PartialSuccess { rejected_spans, message } => {
-                    let Some(kept_back) = self.partial_success.open(now) else { continue };
-                    if rejected_spans > 0 {
-                        tracing::warn!(
-                            destination,
-                            rejected_spans,
-                            message,
-                            kept_back,
-                            "some spans were rejected"
-                        );
-                    } else {
-                        tracing::info!(
-                            destination,
-                            message,
-                            kept_back,
-                            "the peer took the spans with a remark"
-                        );
-                    }
-                }
-                Notice::Recovered => {
-                    self.will_retry = Gate::default();
-                    tracing::info!(destination, "exporting works again");
-                }
+            if matches!(notice, Notice::Recovered) {
+                self.will_retry = Gate::default();
+                self.owes_all_clear = false;
             }
+            // Nobody was alarmed, or somebody has heard already that it is over.
+            if matches!(notice, Notice::Retried { .. }) && !std::mem::take(&mut self.owes_all_clear) {
+                continue;
+            }
+            let gate = match &notice {
+                Notice::WillRetry { .. } => &mut self.will_retry,
+                Notice::Retried { .. } => &mut self.retried,
+                Notice::Split { .. } => &mut self.split,
+                Notice::Refused { .. } => &mut self.refused,
+                Notice::ItemTooLarge { .. } => &mut self.too_large,
+                Notice::PartialSuccess { rejected_items: 0, .. } => &mut self.remark,
+                Notice::PartialSuccess { .. } => &mut self.partial_success,
+                Notice::Expired { .. } | Notice::GaveWay { .. } => &mut self.given_up,
+                Notice::SpoolDamaged { .. } => &mut self.damaged,
+                Notice::Recovered => {
+                    self.say(notice, 0);
+                    continue;
+                }
+            };
+            if let Some(kept_back) = gate.open(now) {
+                self.owes_all_clear |= matches!(notice, Notice::WillRetry { .. });
+                self.say(notice, kept_back);
+            }
+        }
+    }
+
+    fn say(&self, notice: Notice, kept_back: u64) {
+        let (signal, destination) = (self.signal.as_str(), self.destination.as_str());
+        match notice {
+            Notice::WillRetry { error } => {
+                tracing::warn!(signal, destination, error, kept_back, "failed to export; will try again");
+            }
+            Notice::Split { size_bytes, pieces, error } => {
+                tracing::info!(
+                    signal,
+                    destination,
+                    error,
+                    size_bytes,
+                    pieces,
+                    kept_back,
+                    "the peer found a request too large; sending it in pieces"
+                );
+            }
+            Notice::Refused { refusal, items, error } => {
+                tracing::warn!(signal, destination, error, items, reason = %refusal, kept_back, "a request was refused");
+            }
+            Notice::ItemTooLarge { name, size_bytes, error } => {
+                tracing::warn!(
+                    signal,
+                    destination,
+                    error,
+                    name = ?name.unwrap_or_default(),
+                    size_bytes,
+                    kept_back,
+                    "the peer does not take an item of this size"
+                );
+            }
+            Notice::PartialSuccess { rejected_items, message } if rejected_items > 0 => {
+                tracing::warn!(
+                    signal,
+                    destination,
+                    rejected_items,
+                    error = message,
+                    kept_back,
+                    "some items were rejected"
+                );
+            }
+            Notice::PartialSuccess { rejected_items: _, message } => {
+                tracing::info!(
+                    signal,
+                    destination,
+                    remark = message,
+                    kept_back,
+                    "the peer took a request with a remark"
+                );
+            }
+            Notice::SpoolDamaged { items } => {
+                tracing::error!(signal, items, kept_back, "a batch on disk is damaged, and lost");
+            }
+            Notice::Expired { items } => {
+                tracing::warn!(signal, items, kept_back, "gave up what the peer did not take for too long");
+            }
+            Notice::GaveWay { items } => {
+                tracing::warn!(signal, items, kept_back, "gave up the oldest to make room for what is new");
+            }
+            Notice::Retried { items } => {
+                tracing::info!(signal, destination, items, kept_back, "exported what had failed before");
+            }
+            Notice::Recovered => tracing::info!(signal, destination, "exporting works again"),
         }
     }
 }

@@ -3,20 +3,16 @@
 //! The lines are for reading and for piping into `jq`; their shape is not OTLP/JSON. What a worker may have put into
 //! its texts to move a cursor is escaped.
 
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use prost::Message;
+use prost::{DecodeError, Message};
 use serde::Serialize;
 use serde_json::Map;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::diagnostics::escaped_json;
-use crate::exporter::refusal::Refusal;
-use crate::exporter::retry::Outcome;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -46,24 +42,12 @@ struct EventLine<'a> {
     attributes: Map<String, serde_json::Value>,
 }
 
-/// Writes the spans of one request.
-pub(crate) async fn write(out: &mut (impl AsyncWrite + Unpin), body: Bytes) -> Outcome {
-    let lines = lines(&body);
-    let written = async {
-        out.write_all(lines.as_bytes()).await?;
-        out.flush().await
-    };
-    match written.await {
-        Ok(()) => Outcome::Accepted { rejected_spans: 0, message: String::new() },
-        Err(error) => Outcome::Refused {
-            refusal: Refusal::Internal,
-            error: format!("writing to standard output: {error}"),
-        },
-    }
-}
-
-fn lines(body: &[u8]) -> String {
-    let request = ExportTraceServiceRequest::decode(body).expect("the encoder writes what prost reads");
+/// The spans of one request.
+///
+/// # Errors
+/// If the bytes are no request, which only bytes from elsewhere can be.
+pub(crate) fn lines(body: &[u8]) -> Result<String, DecodeError> {
+    let request = ExportTraceServiceRequest::decode(body)?;
     let mut lines = String::new();
     for resource_spans in &request.resource_spans {
         let worker = worker(resource_spans.resource.as_ref());
@@ -72,7 +56,7 @@ fn lines(body: &[u8]) -> String {
             lines.push('\n');
         }
     }
-    lines
+    Ok(lines)
 }
 
 fn line(span: &Span, worker: &str) -> String {
@@ -164,14 +148,14 @@ mod tests {
     use super::*;
     use crate::engine::attributes::AttributeValue;
     use crate::engine::span::{SpanId, Status};
-    use crate::exporter::batch::{BatchSettings, Batcher};
+    use crate::exporter::batch::{BatchSettings, Batcher, Provenance};
     use crate::exporter::encode::write_span;
     use crate::exporter::resource::ResourceSettings;
     use crate::exporter::testing::span;
     use crate::time::{Monotonic, UnixNanos};
 
-    #[tokio::test]
-    async fn a_span_is_a_line_of_json() {
+    #[test]
+    fn a_span_is_a_line_of_json() {
         let mut span = span("snakepit.python.tool\u{1b}[31m\n\u{9b}");
         span.start = UnixNanos(1_700_000_000_123_456_789);
         span.end = span.start.saturating_add(1_234_567);
@@ -183,12 +167,10 @@ mod tests {
         write_span(&mut encoded, &span);
         let settings = BatchSettings { delay: Duration::ZERO, ..BatchSettings::default() };
         let mut batcher = Batcher::new(settings, ResourceSettings::default());
-        batcher.push(&span.source, &encoded, Monotonic(0)).unwrap();
+        batcher.push(&span.source, &encoded, Provenance::default(), Monotonic(0)).unwrap();
 
-        let mut out = Vec::new();
-        write(&mut out, batcher.flush().unwrap().body).await;
         assert_eq!(
-            String::from_utf8(out).unwrap(),
+            lines(&batcher.flush().unwrap().body).unwrap(),
             concat!(
                 r#"{"start":"2023-11-14T22:13:20.123456789Z","duration_ms":1.234,"#,
                 r#""name":"snakepit.python.tool\u001b[31m\n\u009b","worker":"worker_1@node_a","status":"error","#,

@@ -82,6 +82,7 @@ fn write_span_fields(out: &mut Vec<u8>, span: &Span) {
             write_link_fields(out, link, span.trace_flags);
         });
     }
+    write_count(out, key(14, VARINT), span.dropped_links);
     write_status(out, key(15, LENGTH), &span.status);
     let remote = if span.parent_is_remote { FLAG_IS_REMOTE } else { 0 };
     let [a, b, c, d] = (FLAG_HAS_IS_REMOTE | remote | u32::from(span.trace_flags.0)).to_le_bytes();

@@ -1,26 +1,29 @@
 //! OTLP over gRPC: one lazily made connection, requests that are already encoded.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
 use http::uri::PathAndQuery;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::codec::RawCodec;
 use crate::exporter::BuildError;
-use crate::exporter::answer::{printable, read_success, with_causes};
+use crate::exporter::answer::{Encoding, printable, read_success, with_causes};
+use crate::exporter::connect::TlsConnector;
 use crate::exporter::refusal::Refusal;
 use crate::exporter::retry::{Outcome, Verdict, judge_grpc};
 use crate::exporter::settings::{Compression, MAX_RESPONSE_BYTES, OtlpSettings, user_agent};
+use crate::exporter::signal::Signal;
+use crate::exporter::tls::PeerTls;
+use crate::time::Monotonic;
 
-const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
-/// How long a connection may take to be made.
+/// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that is on its way this long makes the client ask whether the peer is still there. Not sooner: servers end
 /// connections of clients that ask often.
@@ -31,10 +34,16 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The deadline that the peer is told lies this long after our own, which decides: tonic enforces it on this side too.
 const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
+/// What the peer must speak above TLS.
+pub(crate) const ALPN: &[u8] = b"h2";
+
 /// A client of one peer.
 #[derive(Debug)]
 pub(crate) struct GrpcSink {
+    signal: Signal,
     endpoint: Endpoint,
+    /// Of an `https` endpoint.
+    tls: Option<TlsConnector>,
     /// Replaced when a request takes too long: a connection whose other end is gone without a word would otherwise
     /// swallow every later one until TCP gives up.
     channel: Mutex<Channel>,
@@ -45,26 +54,39 @@ pub(crate) struct GrpcSink {
 
 impl GrpcSink {
     /// A client that connects when it first sends. Within a tokio runtime only.
+    ///
+    /// # Errors
+    /// If the endpoint leads nowhere, or the files of TLS cannot be used.
     pub(crate) fn new(settings: &OtlpSettings, timeout: Duration) -> Result<Self, BuildError> {
-        let refused = |reason: &dyn std::error::Error| BuildError::Endpoint {
+        let refused = |reason: String| BuildError::Endpoint {
             endpoint: settings.endpoint.clone(),
             origin: settings.endpoint_origin.clone(),
-            reason: with_causes(reason),
+            reason,
         };
-        let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
+        let (address, tls) = match settings.endpoint.strip_prefix("https:") {
+            None => (settings.endpoint.clone(), None),
+            Some(_) => {
+                let tls = Arc::new(PeerTls::new(&settings.tls, &[ALPN])?);
+                let uri: Uri = settings.endpoint.parse().map_err(|error| refused(with_causes(&error)))?;
+                let connector = TlsConnector::new(&uri, tls).map_err(refused)?;
+                (connector.plain_address(), Some(connector))
+            }
+        };
+        let mut endpoint = Endpoint::from_shared(address)
             .and_then(|endpoint| endpoint.user_agent(user_agent()))
-            .map_err(|error| refused(&error))?
+            .map_err(|error| refused(with_causes(&error)))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        if settings.endpoint.starts_with("https:") {
-            endpoint = endpoint
-                .tls_config(ClientTlsConfig::new().with_enabled_roots())
-                .map_err(|error| refused(&error))?;
+        if let Some(tls) = &tls {
+            // The connector makes TLS of what tonic takes for plaintext; the peer hears the truth.
+            endpoint = endpoint.origin(tls.origin());
         }
         Ok(Self {
-            channel: Mutex::new(endpoint.connect_lazy()),
+            signal: settings.signal,
+            channel: Mutex::new(connect(&endpoint, tls.as_ref())),
             endpoint,
+            tls,
             headers: MetadataMap::from_headers(settings.headers.as_map().clone()),
             compression: settings.compression,
             timeout,
@@ -72,10 +94,16 @@ impl GrpcSink {
     }
 
     /// Sends one request.
-    pub(crate) async fn send(&self, body: Bytes) -> Outcome {
+    pub(crate) async fn send(&self, body: Bytes, now: Monotonic) -> Outcome {
+        if let Some(tls) = &self.tls
+            && tls.refresh(now).await
+        {
+            self.reconnect();
+        }
         let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut client = tonic::client::Grpc::new(channel)
             .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
         client = match self.compression {
             Compression::None => client,
@@ -88,15 +116,24 @@ impl GrpcSink {
         let mut request = Request::new(body);
         *request.metadata_mut() = self.headers.clone();
         request.set_timeout(self.timeout.saturating_add(DEADLINE_SLACK));
-        match client.unary(request, PathAndQuery::from_static(EXPORT), RawCodec).await {
-            Ok(response) => read_success(response.into_inner()),
+        let method = PathAndQuery::from_static(self.signal.grpc_method());
+        match client.unary(request, method, RawCodec).await {
+            Ok(response) => read_success(self.signal, Encoding::Protobuf, &response.into_inner()),
             Err(status) => judge(&status),
         }
     }
 
     /// Leaves the connection to the requests that are on it, and makes a new one for the next.
     pub(crate) fn reconnect(&self) {
-        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = self.endpoint.connect_lazy();
+        let channel = connect(&self.endpoint, self.tls.as_ref());
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = channel;
+    }
+}
+
+fn connect(endpoint: &Endpoint, tls: Option<&TlsConnector>) -> Channel {
+    match tls {
+        None => endpoint.connect_lazy(),
+        Some(tls) => endpoint.connect_with_connector_lazy(tls.clone()),
     }
 }
 

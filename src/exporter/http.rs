@@ -1,23 +1,28 @@
-//! OTLP over HTTP, as protobuf.
+//! OTLP over HTTP, as protobuf and as JSON.
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use prost::Message;
 use reqwest::{Client, Response, Url, redirect};
 
 use crate::exporter::BuildError;
-use crate::exporter::answer::{printable, read_success, with_causes};
+use crate::exporter::answer::{Encoding, printable, read_error, read_success, with_causes};
+use crate::exporter::connect::TCP_KEEPALIVE;
+use crate::exporter::json;
 use crate::exporter::refusal::Refusal;
 use crate::exporter::retry::{Outcome, Verdict, judge_http, parse_retry_after};
-use crate::exporter::settings::{Compression, MAX_RESPONSE_BYTES, OtlpSettings, user_agent};
-use crate::time::UnixNanos;
+use crate::exporter::settings::{Compression, MAX_RESPONSE_BYTES, OtlpSettings, Protocol, user_agent};
+use crate::exporter::signal::Signal;
+use crate::exporter::tls::PeerTls;
+use crate::time::Now;
 
 const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,59 +36,142 @@ const MAX_ERROR_BODY_BYTES: usize = 16 << 10;
 /// A client of one URL.
 #[derive(Debug)]
 pub(crate) struct HttpSink {
-    client: Client,
+    signal: Signal,
+    encoding: Encoding,
+    /// Replaced, its connections with it, when a request takes too long or certificates have changed.
+    client: Mutex<Client>,
     url: Url,
+    /// Of an `https` URL.
+    tls: Option<Arc<PeerTls>>,
     headers: HeaderMap,
     compression: Compression,
 }
 
 impl HttpSink {
     /// A client that connects when it first sends.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL, or the files of TLS cannot be used.
     pub(crate) fn new(settings: &OtlpSettings) -> Result<Self, BuildError> {
         let url = Url::parse(&settings.endpoint).map_err(|error| BuildError::Endpoint {
             endpoint: settings.endpoint.clone(),
             origin: settings.endpoint_origin.clone(),
             reason: error.to_string(),
         })?;
-        let mut client = Client::builder()
-            .user_agent(user_agent())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .redirect(redirect::Policy::custom(follow_on_the_same_host));
-        if url.scheme() == "http" {
-            // Redirections stay there, so the machine's certificates would only take memory; and where a small image
-            // has none, the client could not be made.
-            client = client.tls_certs_only([]);
-        }
-        if is_this_machine(&url) {
-            // HTTP_PROXY means the world outside, as Go's exporters and the Collector read it.
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| BuildError::Client { reason: with_causes(&error) })?;
+        let tls = match url.scheme() {
+            "https" => Some(Arc::new(PeerTls::new(&settings.tls, &[])?)),
+            _ => None,
+        };
+        let (encoding, content_type) = match settings.protocol {
+            Protocol::HttpJson => (Encoding::Json, JSON),
+            Protocol::HttpProtobuf | Protocol::Grpc => (Encoding::Protobuf, PROTOBUF),
+        };
         let mut headers = settings.headers.as_map().clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
-        headers.insert(ACCEPT, HeaderValue::from_static(PROTOBUF));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(ACCEPT, HeaderValue::from_static(content_type));
         match settings.compression {
             Compression::None => {}
             Compression::Gzip => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"))),
             Compression::Zstd => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"))),
         }
-        Ok(Self { client, url, headers, compression: settings.compression })
+        Ok(Self {
+            signal: settings.signal,
+            encoding,
+            client: Mutex::new(client(&url, tls.as_deref())?),
+            url,
+            tls,
+            headers,
+            compression: settings.compression,
+        })
     }
 
-    /// Sends one request. `wall` tells the time when a `Retry-After` date must be turned into a delay.
-    pub(crate) async fn send(&self, body: Bytes, wall: impl Fn() -> UnixNanos + Send) -> Outcome {
+    /// Sends one request. `now` tells the time, also when a `Retry-After` date must be turned into a delay.
+    pub(crate) async fn send(&self, body: Bytes, now: impl Fn() -> Now + Send) -> Outcome {
+        if let Some(tls) = &self.tls
+            && tls.refresh(now().mono).await
+        {
+            self.reconnect();
+        }
+        let body = match self.encoding {
+            Encoding::Protobuf => body,
+            Encoding::Json => match json::transcode(self.signal, &body) {
+                Ok(json) => json,
+                Err(error) => {
+                    return Outcome::Refused { refusal: Refusal::Internal, error: error.to_string() };
+                }
+            },
+        };
         let body = match self.compression {
             Compression::None => body,
             Compression::Gzip => gzip(&body),
             Compression::Zstd => zstd::bulk::compress(&body, 0).map(Bytes::from).expect("memory grows"),
         };
-        let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let request = client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         match request.send().await {
-            Ok(response) => read_answer(response, wall).await,
+            Ok(response) => self.read_answer(response, now).await,
             Err(error) => Outcome::Retry { delay: None, error: with_causes(&error.without_url()) },
         }
     }
+
+    /// Leaves the connections to the requests that are on them, and makes new ones for the next.
+    pub(crate) fn reconnect(&self) {
+        match client(&self.url, self.tls.as_deref()) {
+            Ok(client) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
+            // The old one was made of the same parts.
+            Err(error) => tracing::warn!("failed to {error}; the connections stay"),
+        }
+    }
+
+    async fn read_answer(&self, response: Response, now: impl Fn() -> Now + Send) -> Outcome {
+        let status = response.status();
+        let verdict = judge_http(status.as_u16());
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| parse_retry_after(value, now().wall))
+            .filter(|delay| !delay.is_zero());
+        match verdict {
+            Verdict::Accepted => {
+                let encoding = encoding_of(&response).unwrap_or(self.encoding);
+                match read_body(response, MAX_RESPONSE_BYTES).await {
+                    Ok(Body::Whole(body)) => read_success(self.signal, encoding, &body),
+                    Ok(Body::Cut(_)) => Outcome::Refused {
+                        refusal: Refusal::ResponseTooLarge,
+                        error: format!("{status}, but the answer exceeds {MAX_RESPONSE_BYTES} bytes"),
+                    },
+                    // The status was success: sending again would double the spans.
+                    Err(error) => Outcome::Accepted {
+                        rejected_spans: 0,
+                        message: format!("the answer broke off: {}", with_causes(&error)),
+                    },
+                }
+            }
+            Verdict::Retry => Outcome::Retry { delay: retry_after, error: read_refusal(response).await },
+            Verdict::Refused(refusal) => Outcome::Refused { refusal, error: read_refusal(response).await },
+        }
+    }
+}
+
+fn client(url: &Url, tls: Option<&PeerTls>) -> Result<Client, BuildError> {
+    let mut client = Client::builder()
+        .user_agent(user_agent())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(TCP_KEEPALIVE)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .redirect(redirect::Policy::custom(follow_on_the_same_host));
+    client = match tls {
+        Some(tls) => client.tls_backend_preconfigured(tls.config().as_ref().clone()),
+        // Redirections stay there, so the machine's certificates would only take memory; and where a small image has
+        // none, the client could not be made.
+        None => client.tls_certs_only([]),
+    };
+    if is_this_machine(url) {
+        // HTTP_PROXY means the world outside, as Go's exporters and the Collector read it.
+        client = client.no_proxy();
+    }
+    client.build().map_err(|error| BuildError::Client { reason: with_causes(&error) })
 }
 
 fn is_this_machine(url: &Url) -> bool {
@@ -104,45 +192,26 @@ fn follow_on_the_same_host(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
-async fn read_answer(response: Response, wall: impl Fn() -> UnixNanos + Send) -> Outcome {
-    let status = response.status();
-    let verdict = judge_http(status.as_u16());
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| parse_retry_after(value, wall()))
-        .filter(|delay| !delay.is_zero());
-    match verdict {
-        Verdict::Accepted => match read_body(response, MAX_RESPONSE_BYTES).await {
-            Ok(Body::Whole(body)) => read_success(body),
-            Ok(Body::Cut(_)) => Outcome::Refused {
-                refusal: Refusal::ResponseTooLarge,
-                error: format!("{status}, but the answer exceeds {MAX_RESPONSE_BYTES} bytes"),
-            },
-            // The status was success: sending again would double the spans.
-            Err(error) => Outcome::Accepted {
-                rejected_spans: 0,
-                message: format!("the answer broke off: {}", with_causes(&error)),
-            },
-        },
-        Verdict::Retry => Outcome::Retry { delay: retry_after, error: read_error(response).await },
-        Verdict::Refused(refusal) => Outcome::Refused { refusal, error: read_error(response).await },
+/// By the answer's own word; nothing where it is neither.
+fn encoding_of(response: &Response) -> Option<Encoding> {
+    let content_type = response.headers().get(CONTENT_TYPE)?.as_bytes();
+    let is = |name: &str| content_type.starts_with(name.as_bytes());
+    if is(PROTOBUF) {
+        Some(Encoding::Protobuf)
+    } else if is(JSON) {
+        Some(Encoding::Json)
+    } else {
+        None
     }
 }
 
-/// The status, and what the body says about it: a `google.rpc.Status` by the specification, else text.
-async fn read_error(response: Response) -> String {
+/// The status, and what the body says about it.
+async fn read_refusal(response: Response) -> String {
     let status = response.status();
-    let is_protobuf = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(PROTOBUF.as_bytes()));
+    let encoding = encoding_of(&response);
     let message = match read_body(response, MAX_ERROR_BODY_BYTES).await {
-        Ok(Body::Whole(body)) if is_protobuf => {
-            tonic_types::pb::Status::decode(body).map(|status| status.message).unwrap_or_default()
-        }
-        Ok(Body::Whole(body) | Body::Cut(body)) => String::from_utf8_lossy(&body).into_owned(),
+        Ok(Body::Whole(body)) => read_error(encoding, &body),
+        Ok(Body::Cut(body)) => read_error(None, &body),
         // The status says enough.
         Err(_) => String::new(),
     };

@@ -1,81 +1,68 @@
-//! Everything that is decided between a finished span and its request: admission, batching, order, retry, the ledger.
+//! Everything that is decided between a finished item and its request: admission, batching, order, retry, what goes to
+//! disk, the ledger. One pipeline a signal, so that no signal waits for another.
 //!
-//! This part does no input or output. It is told of spans, of answers and of the time; it says which request to send
-//! next. [`exporter`](crate::exporter) holds it under a lock and does the waiting.
+//! This part does no input or output. It is told of items, of answers, of the disk and of the time; it says which request
+//! to send next, what to write and what to read. [`exporter`](crate::exporter) holds it under a lock and does the waiting.
 //!
-//! Law: `made = exported + queued + sum(refused)` after every call.
+//! With a store, whoever calls takes [`take_ops`](Pipeline::take_ops) after every call, writes them as one, and says
+//! [`pushed`](Pipeline::pushed), all under the same lock: what is written keeps the order of what was decided.
+//!
+//! Laws: `made = exported + sampled_out + queued + spooled + sum(refused)` after every call. What was written as
+//! `Op::Spool` and not as `Op::Settled` is delivered by this run or the next.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 
-use crate::exporter::answer::start_of;
-use crate::exporter::batch::{Batch, BatchSettings, Batcher};
-use crate::exporter::queue::{BatchId, Queue, QueueSettings};
+use crate::distribution::{BATCH_BYTES, BATCH_ITEMS, Distribution, REQUEST_DURATION_NS};
+use crate::exporter::batch::{Batch, BatchSettings, Batcher, ItemTooLarge, Provenance};
+use crate::exporter::queue::{BatchId, Entry, Queue, QueueSettings};
 use crate::exporter::refusal::Refusal;
 use crate::exporter::resource::ResourceSettings;
-use crate::exporter::retry::{MAX_SERVER_DELAY, Outcome, Peer, RetrySettings, backoff};
-use crate::time::Monotonic;
+use crate::exporter::retry::{Peer, RetrySettings};
+use crate::exporter::signal::Signal;
+use crate::store::Origin;
+use crate::time::{Monotonic, Now};
 use crate::worker::Source;
+
+mod answers;
+mod disk;
+mod outbox;
+mod peer_limit;
+mod snapshot;
+pub mod split;
+#[cfg(test)]
+mod tests;
+
+pub use outbox::{SAMPLED_OUT, SpoolNames};
+pub use peer_limit::{MIN_LEARNED_BYTES, REGROW_AFTER};
+pub use snapshot::{ExportSnapshot, Notice};
+
+use outbox::Outbox;
+use peer_limit::PeerLimit;
 
 /// Requests in flight at a time, so that a distant peer does not bound the rate: four of 512 spans with 100 ms there and
 /// back make 20,000 spans a second, and one that is stuck leaves three ways.
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 4;
 
+/// A request with one item of this size or less is not refused for its size, unless the peer says so: some answer the same
+/// when they are short of memory.
+pub const SMALL_ITEM_BYTES: usize = 64 << 10;
+
+/// How long after a read that came to nothing the next is tried.
+pub const RELOAD_AFTER: Duration = Duration::from_secs(1);
+
 /// Bytes of the last error that are kept; peers may answer at length.
 const MAX_ERROR_BYTES: usize = 1024;
-
-/// The exporter's ledger and state at one instant.
-///
-/// Law: `made = exported + queued_spans + sum(refused)`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExportSnapshot {
-    /// Spans that the exporter was given.
-    pub made: u64,
-    /// Spans that the peer took.
-    pub exported: u64,
-    /// Spans that were not delivered and never will be, by reason.
-    pub refused: BTreeMap<&'static str, u64>,
-    /// Spans being collected, waiting, or on their way.
-    pub queued_spans: u64,
-    /// What they take, encoded.
-    pub queued_bytes: u64,
-    /// The bound of `queued_bytes`.
-    pub queue_capacity_bytes: u64,
-    /// The bound of `queued_spans`, where there is one.
-    pub queue_capacity_spans: Option<u64>,
-    /// Requests begun.
-    pub requests_sent: u64,
-    /// Requests that failed, for now or for good.
-    pub requests_failed: u64,
-    /// Requests in flight.
-    pub requests_in_flight: u64,
-    /// Requests begun for a batch that had failed before.
-    pub retries: u64,
-    /// The peer failed twice in a row or more, with no success since.
-    pub peer_is_down: bool,
-    /// What the last failed request came to.
-    pub last_error: Option<String>,
-}
-
-impl ExportSnapshot {
-    /// All spans that were refused.
-    #[must_use]
-    pub fn refused_total(&self) -> u64 {
-        self.refused.values().sum()
-    }
-
-    /// Whether the sums add up.
-    #[must_use]
-    pub fn adds_up(&self) -> bool {
-        self.made == self.exported + self.queued_spans + self.refused_total()
-    }
-}
 
 /// The settings of the pipeline's parts.
 #[derive(Debug, Clone)]
 pub struct PipelineSettings {
-    /// Traces are exported at all.
+    /// What is exported.
+    pub signal: Signal,
+    /// It is exported at all.
     pub enabled: bool,
     /// When a batch is full.
     pub batch: BatchSettings,
@@ -89,147 +76,167 @@ pub struct PipelineSettings {
     pub resource: ResourceSettings,
 }
 
-/// What changed that somebody should hear of.
+/// A request to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// The peer took the request, but rejected some of its spans, or had a hint.
-    PartialSuccess {
-        /// Spans rejected.
-        rejected_spans: u64,
-        /// In the peer's words.
-        message: String,
-    },
-    /// A request failed and will be sent again.
-    WillRetry {
-        /// What happened.
-        error: String,
-    },
-    /// The peer refused a request for good.
-    Refused {
-        /// Why.
-        refusal: Refusal,
-        /// Spans in it.
-        spans: u64,
-        /// What happened.
-        error: String,
-    },
-    /// The peer answers again.
-    Recovered,
+pub struct ExportRequest {
+    /// Which batch it is.
+    pub id: BatchId,
+    /// Encoded.
+    pub body: Bytes,
+    /// Items in it.
+    pub items: u64,
 }
 
-/// The state of an exporter.
+/// The state of an exporter for one signal.
 #[derive(Debug)]
 pub struct Pipeline {
     settings: PipelineSettings,
     batcher: Batcher,
     queue: Queue,
     peer: Peer,
+    limit: PeerLimit,
+    outbox: Outbox,
     rng: StdRng,
-    /// Set once no more spans are taken: when to give up.
+    /// Set once a drain has begun: when to give up.
     deadline: Option<Monotonic>,
     closed: bool,
     counts: Counts,
+    notices: Vec<Notice>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     made: u64,
     exported: u64,
+    sampled_out: u64,
     refused: BTreeMap<Refusal, u64>,
     requests_sent: u64,
     requests_failed: u64,
+    requests_split: u64,
+    send_failed: u64,
     retries: u64,
     last_error: Option<String>,
+    request_duration_ns: Distribution,
+    batch_items: Distribution,
+    batch_bytes: Distribution,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            made: 0,
+            exported: 0,
+            sampled_out: 0,
+            refused: BTreeMap::new(),
+            requests_sent: 0,
+            requests_failed: 0,
+            requests_split: 0,
+            send_failed: 0,
+            retries: 0,
+            last_error: None,
+            request_duration_ns: Distribution::new(REQUEST_DURATION_NS),
+            batch_items: Distribution::new(BATCH_ITEMS),
+            batch_bytes: Distribution::new(BATCH_BYTES),
+        }
+    }
 }
 
 // === impl Pipeline ===
 
 impl Pipeline {
-    /// An empty pipeline. `rng` makes the backoff's jitter.
+    /// An empty pipeline without a store. `rng` makes the backoff's jitter.
     #[must_use]
     pub fn new(settings: PipelineSettings, rng: StdRng) -> Self {
         Self {
             batcher: Batcher::new(settings.batch.clone(), settings.resource.clone()),
             queue: Queue::new(settings.queue.clone()),
+            limit: PeerLimit::new(settings.batch.max_bytes),
+            outbox: Outbox::new(settings.signal),
             settings,
             peer: Peer::default(),
             rng,
             deadline: None,
             closed: false,
             counts: Counts::default(),
+            notices: Vec::new(),
         }
     }
 
-    /// Refuses `spans` new spans unless some may be taken: whether they are worth being encoded.
-    pub fn refuse_all(&mut self, spans: u64) -> bool {
+    // === What comes in ===
+
+    /// Refuses `items` new items unless some may be taken: whether they are worth being encoded. `origin`: all of them.
+    pub fn refuse_all(&mut self, items: u64, origin: Option<Origin>) -> bool {
         let Some(refusal) = self.refuses_all() else { return false };
-        self.counts.made += spans;
-        self.count_refused(spans, refusal);
+        self.counts.made += items;
+        self.count_refused(items, refusal);
+        // Whoever comes too late for the end of the program is made again by the next start.
+        if !self.closed {
+            self.outbox.many(refusal.as_str(), items, origin);
+        }
         true
     }
 
-    /// Takes one encoded span, or says why not; either way it is counted.
+    /// Takes one encoded item, or says why not; either way it is counted.
     ///
     /// # Errors
     /// If there is no room for it, or none anywhere.
-    pub fn admit(&mut self, source: &Source, span: &[u8], now: Monotonic) -> Result<(), Refusal> {
-        self.counts.made += 1;
-        let admitted = self.try_admit(source, span, now);
-        if let Err(refusal) = admitted {
-            self.count_refused(1, refusal);
-        }
-        admitted
+    pub fn admit(
+        &mut self,
+        source: &Source,
+        item: &[u8],
+        provenance: Provenance,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let cost = self.batcher.cost(source, item.len());
+        self.admit_with(1, cost, provenance, now, |batcher| batcher.push(source, item, provenance, now.mono))
     }
+
+    /// Takes an encoded resource with all its scopes and items, as element of a request, or says why not.
+    ///
+    /// # Errors
+    /// As for [`admit`](Self::admit); all of them or none.
+    pub fn admit_ready(
+        &mut self,
+        resource: Bytes,
+        items: u64,
+        provenance: Provenance,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        self.admit_with(items, resource.len(), provenance, now, |batcher| {
+            batcher.push_ready(resource, items, provenance, now.mono)
+        })
+    }
+
+    /// Counts an item that the sampler left out.
+    pub fn sampled_out(&mut self, origin: Option<(u16, u64)>) {
+        self.counts.made += 1;
+        self.counts.sampled_out += 1;
+        self.outbox.one(SAMPLED_OUT, origin);
+    }
+
+    // === What goes out ===
 
     /// The next request to send now, if any. Call until there is none.
-    pub fn next_request(&mut self, now: Monotonic) -> Option<(BatchId, Batch)> {
-        if self.closed {
+    pub fn next_request(&mut self, now: Now) -> Option<ExportRequest> {
+        if self.closed || !self.settings.enabled {
             return None;
         }
-        if let Some(batch) = self.batcher.handle_timeout(now) {
-            self.queue.push(batch, now);
-        }
-        while let Some(spans) = self.queue.drop_older_than(self.settings.retry.max_elapsed, now) {
-            self.count_refused(spans, Refusal::RetryExpired);
-        }
-        let may_fly = if self.peer.is_failing() { 1 } else { self.settings.max_in_flight.max(1) };
-        if self.queue.in_flight() >= may_fly || self.peer.ready_at() > now {
-            return None;
-        }
-        let (id, batch) = self.queue.begin(now)?;
-        self.counts.requests_sent += 1;
-        if self.queue.has_failed(id) {
-            self.counts.retries += 1;
-        }
-        Some((id, batch))
-    }
-
-    /// Notes what came of a request.
-    pub fn settle(&mut self, id: BatchId, outcome: Outcome, now: Monotonic) -> Vec<Notice> {
-        match outcome {
-            Outcome::Accepted { rejected_spans, message } => {
-                self.settle_accepted(id, rejected_spans, message)
+        self.advance(now);
+        while self.peer.ready_at() <= now.mono {
+            let ways = self.peer.ways(self.settings.max_in_flight);
+            let (id, entry) = self.queue.begin(ways, self.reserves(), now.mono)?;
+            let body = entry.body.clone()?;
+            let (items, failures) = (entry.items, entry.failures);
+            if body.len() > self.limit.bytes() && items > 1 && self.split(id, self.limit.bytes(), now) > 1 {
+                continue;
             }
-            Outcome::Retry { delay, error } => {
-                self.note_error(&error);
-                let begun = self.queue.begun_at(id).unwrap_or(now);
-                self.peer.note_failure(begun, delay, now, &self.settings.retry, &mut self.rng);
-                let (retry, rng) = (&self.settings.retry, &mut self.rng);
-                self.queue.put_back(id, now, |failures| {
-                    backoff(retry, failures, rng).max(delay.unwrap_or_default().min(MAX_SERVER_DELAY))
-                });
-                vec![Notice::WillRetry { error }]
-            }
-            Outcome::Refused { refusal, error } => {
-                self.note_error(&error);
-                let mut notices = self.note_answer();
-                if let Some(queued) = self.queue.finish(id) {
-                    self.count_refused(queued.batch.spans, refusal);
-                    notices.push(Notice::Refused { refusal, spans: queued.batch.spans, error });
-                }
-                notices
-            }
+            self.counts.requests_sent += 1;
+            self.counts.retries += u64::from(failures > 0);
+            self.counts.batch_items.record(items);
+            self.counts.batch_bytes.record(body.len() as u64);
+            return Some(ExportRequest { id, body, items });
         }
+        None
     }
 
     /// When [`next_request`](Self::next_request) may have something new though nothing happens. Ask it first.
@@ -238,54 +245,84 @@ impl Pipeline {
         if self.closed {
             return None;
         }
-        let retry = self.queue.poll_timeout().map(|at| at.max(self.peer.ready_at()));
-        // With every way taken, an answer is what happens next.
-        let may_fly = if self.peer.is_failing() { 1 } else { self.settings.max_in_flight.max(1) };
-        let retry = retry.filter(|_| self.queue.in_flight() < may_fly);
+        let ways = self.peer.ways(self.settings.max_in_flight);
+        let retry = self.queue.poll_timeout(ways, self.reserves());
+        let retry = retry.map(|at| at.max(self.peer.ready_at()));
         [self.batcher.poll_timeout(), retry, self.deadline].into_iter().flatten().min()
     }
 
-    /// Takes no more spans, and sends what there is until `deadline`.
-    pub fn drain(&mut self, deadline: Monotonic, now: Monotonic) {
+    /// What is worth being said since this was last called.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    // === The end ===
+
+    /// Sends what there is until `deadline`. Without a store nothing new is taken.
+    pub fn drain(&mut self, deadline: Monotonic, now: Now) {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
-        if let Some(batch) = self.batcher.flush() {
-            self.queue.push(batch, now);
-        }
-        self.queue.release();
+        self.flush(now);
+        self.queue.release(now.mono);
         self.peer.forget_backoff();
     }
 
-    /// Whether a drain has come to its end: nothing is left, or the time is up.
+    /// Whether a drain has come to its end: nothing is left in memory, or the time is up. A peer that is down is not waited
+    /// for where a store keeps what is left.
     #[must_use]
     pub fn is_drained(&self, now: Monotonic) -> bool {
-        self.closed || self.deadline.is_some_and(|deadline| self.queue.batches() == 0 || deadline <= now)
+        let Some(deadline) = self.deadline else { return self.closed };
+        let is_empty = self.queue.items() == 0 && self.batcher.items() == 0;
+        self.closed || is_empty || deadline <= now || self.queue.has_disk() && self.peer.is_down()
     }
 
-    /// Gives up whatever is left.
-    pub fn close(&mut self) -> u64 {
+    /// Ends. What is left is written where there is a store, and refused otherwise. Returns how many items were.
+    pub fn close(&mut self, now: Now) -> u64 {
         self.closed = true;
-        let open = self.batcher.flush().map_or(0, |batch| batch.spans);
-        let left = open + self.queue.clear();
-        self.count_refused(left, Refusal::Shutdown);
-        left
+        if self.queue.has_disk() {
+            self.persist_all(false, now);
+        } else {
+            self.forget_doubtful_copies();
+        }
+        self.flush(now);
+        let mut refused = 0;
+        for entry in self.queue.clear_uncopied() {
+            refused += entry.items;
+            self.settle_refused(&entry, Refusal::Shutdown);
+        }
+        self.queue.abandon_memory();
+        refused
     }
 
     /// The ledger.
     #[must_use]
-    pub fn snapshot(&self) -> ExportSnapshot {
+    pub fn snapshot(&self, now: Monotonic) -> ExportSnapshot {
         let counts = &self.counts;
+        let bounds = self.queue.settings();
         let snapshot = ExportSnapshot {
+            signal: self.settings.signal,
             made: counts.made,
             exported: counts.exported,
-            refused: counts.refused.iter().map(|(refusal, spans)| (refusal.as_str(), *spans)).collect(),
-            queued_spans: self.batcher.spans() + self.queue.spans(),
+            sampled_out: counts.sampled_out,
+            refused: counts.refused.iter().map(|(refusal, items)| (refusal.as_str(), *items)).collect(),
+            queued_spans: self.batcher.items() + self.queue.items(),
             queued_bytes: (self.batcher.size_bytes() + self.queue.size_bytes()) as u64,
-            queue_capacity_bytes: self.queue.capacity_bytes() as u64,
-            queue_capacity_spans: self.queue.capacity_spans(),
+            queue_capacity_bytes: bounds.max_bytes as u64,
+            queue_capacity_spans: bounds.max_spans,
+            spooled: self.queue.spooled_items(),
+            spooled_bytes: self.queue.spooled_bytes(),
+            spool_capacity_bytes: if self.queue.has_disk() { bounds.max_spool_bytes } else { 0 },
+            oldest_age: self.queue.oldest_age(now),
             requests_sent: counts.requests_sent,
             requests_failed: counts.requests_failed,
             requests_in_flight: self.queue.in_flight() as u64,
             retries: counts.retries,
+            send_failed: counts.send_failed,
+            spooled_batches: self.queue.spooled_batches(),
+            request_duration_ns: counts.request_duration_ns.clone(),
+            batch_items: counts.batch_items.clone(),
+            batch_bytes: counts.batch_bytes.clone(),
+            requests_split: counts.requests_split,
+            max_request_bytes: self.limit.bytes() as u64,
             peer_is_down: self.peer.is_down(),
             last_error: counts.last_error.clone(),
         };
@@ -293,64 +330,117 @@ impl Pipeline {
         snapshot
     }
 
+    // === Admission ===
+
     fn refuses_all(&self) -> Option<Refusal> {
         if !self.settings.enabled {
             Some(Refusal::SignalDisabled)
-        } else if self.closed || self.deadline.is_some() {
+        } else if self.closed || self.deadline.is_some() && !self.queue.has_disk() {
             Some(Refusal::Shutdown)
         } else {
             None
         }
     }
 
-    fn try_admit(&mut self, source: &Source, span: &[u8], now: Monotonic) -> Result<(), Refusal> {
+    fn admit_with(
+        &mut self,
+        items: u64,
+        cost: usize,
+        provenance: Provenance,
+        now: Now,
+        push: impl FnOnce(&mut Batcher) -> Result<[Option<Batch>; 2], ItemTooLarge>,
+    ) -> Result<(), Refusal> {
+        self.counts.made += items;
         // A drain may have begun since the caller asked.
-        if let Some(refusal) = self.refuses_all() {
-            return Err(refusal);
+        let may_come = self.refuses_all().map_or(Ok(()), Err).and_then(|()| self.find_room(cost, now));
+        let pushed = may_come.and_then(|()| push(&mut self.batcher).map_err(|_| Refusal::ItemTooLarge));
+        match pushed {
+            Ok(full) => {
+                for batch in full.into_iter().flatten() {
+                    self.queue.push(batch, now);
+                }
+                Ok(())
+            }
+            Err(refusal) => {
+                self.count_refused(items, refusal);
+                if items == 1 {
+                    self.outbox.one(refusal.as_str(), provenance.origin);
+                } else {
+                    let one = |(shard, ordinal)| Origin { shard, ordinals: ordinal..ordinal + 1 };
+                    self.outbox.many(refusal.as_str(), items, provenance.origin.map(one));
+                }
+                Err(refusal)
+            }
         }
-        while !self.queue.has_room(self.batcher.spans(), self.batcher.size_bytes(), span.len()) {
-            let gave_way = self.queue.drop_older_than(self.settings.retry.gives_way_after, now);
-            self.count_refused(gave_way.ok_or(Refusal::QueueFull)?, Refusal::GaveWay);
-        }
-        let full = self.batcher.push(source, span, now).map_err(|_| Refusal::SpanTooLarge)?;
-        for batch in full.into_iter().flatten() {
-            self.queue.push(batch, now);
+    }
+
+    fn find_room(&mut self, cost: usize, now: Now) -> Result<(), Refusal> {
+        self.spill(now.mono);
+        while !self.queue.has_room(self.batcher.items(), self.batcher.size_bytes(), cost) {
+            if self.queue.has_disk() {
+                return Err(Refusal::QueueFull);
+            }
+            // Without one, or while it takes nothing, the old gives way; but not what is on disk, which takes no room here.
+            let oldest = self.queue.drop_resident_older_than(self.settings.retry.gives_way_after, now.mono);
+            self.note_gave_way(oldest.as_ref().ok_or(Refusal::QueueFull)?);
         }
         Ok(())
     }
 
-    fn settle_accepted(&mut self, id: BatchId, rejected_spans: u64, message: String) -> Vec<Notice> {
-        let mut notices = self.note_answer();
-        let Some(queued) = self.queue.finish(id) else { return notices };
-        let rejected_spans = rejected_spans.min(queued.batch.spans);
-        self.counts.exported += queued.batch.spans - rejected_spans;
-        self.count_refused(rejected_spans, Refusal::PartialSuccess);
-        if rejected_spans > 0 || !message.is_empty() {
-            notices.push(Notice::PartialSuccess { rejected_spans, message });
+    fn note_gave_way(&mut self, entry: &Entry) {
+        self.settle_refused(entry, Refusal::GaveWay);
+        if let Some(Notice::GaveWay { items }) = self.notices.last_mut() {
+            *items += entry.items;
+        } else {
+            self.notices.push(Notice::GaveWay { items: entry.items });
         }
-        notices
     }
 
-    /// A peer that answers, be it with a refusal, is there.
-    fn note_answer(&mut self) -> Vec<Notice> {
-        if !self.peer.note_answer() {
-            return Vec::new();
+    // === Sending ===
+
+    /// Does what is due.
+    fn advance(&mut self, now: Now) {
+        let collected = if self.deadline.is_some() {
+            self.batcher.flush()
+        } else {
+            self.batcher.handle_timeout(now.mono)
+        };
+        if let Some(batch) = collected {
+            self.queue.push(batch, now);
         }
-        self.queue.release();
-        vec![Notice::Recovered]
+        self.limit.advance(now.mono);
+        self.batcher.set_max_bytes(self.limit.bytes());
+        self.queue.advance(now.mono);
+        let mut expired = 0;
+        while let Some(entry) = self.queue.drop_expired(self.settings.retry.max_elapsed, now.mono) {
+            expired += entry.items;
+            self.settle_refused(&entry, Refusal::RetryExpired);
+        }
+        if expired > 0 {
+            self.notices.push(Notice::Expired { items: expired });
+        }
     }
 
-    fn note_error(&mut self, error: &str) {
-        self.counts.requests_failed += 1;
-        self.counts.last_error = Some(start_of(error, MAX_ERROR_BYTES).to_owned());
+    /// Whether a way is kept for what is filled next.
+    fn reserves(&self) -> bool {
+        self.deadline.is_none()
     }
 
-    fn count_refused(&mut self, spans: u64, refusal: Refusal) {
-        if spans > 0 {
-            *self.counts.refused.entry(refusal).or_default() += spans;
+    fn flush(&mut self, now: Now) {
+        if let Some(batch) = self.batcher.flush() {
+            self.queue.push(batch, now);
+        }
+    }
+
+    /// The fate of a batch that is taken out and not delivered.
+    fn settle_refused(&mut self, entry: &Entry, refusal: Refusal) {
+        self.count_refused(entry.items, refusal);
+        self.outbox.settled(entry, 0, Some((refusal, entry.items)));
+    }
+
+    fn count_refused(&mut self, items: u64, refusal: Refusal) {
+        if items > 0 {
+            *self.counts.refused.entry(refusal).or_default() += items;
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,23 +1,25 @@
-//! Why a finished span was not delivered: a closed set, so that the exporter's ledger can be added up.
+//! Why an item (a span, a metric point, a log record) was not delivered: a closed set, so that the exporter's ledger can be added up.
 
 use std::fmt;
 
 /// The fate `refused`, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// Traces are not exported: `OTEL_TRACES_EXPORTER=none`, or the SDK is disabled.
+    /// The signal is not exported: `OTEL_TRACES_EXPORTER=none`, or the SDK is disabled.
     SignalDisabled,
-    /// The queue had no room.
+    /// The queue had no room, nor had the disk.
     QueueFull,
-    /// The span alone is larger than a request may be.
-    SpanTooLarge,
+    /// The item alone is larger than a request may be, or than the peer takes.
+    ItemTooLarge,
     /// The peer was away for longer than a batch is kept.
     RetryExpired,
-    /// An old batch that the peer did not take gave its room to new spans.
+    /// An old batch that the peer did not take gave its room to new items.
     GaveWay,
+    /// What was on disk could not be read back whole.
+    SpoolDamaged,
     /// Still undelivered at the shutdown's deadline, or finished after it.
     Shutdown,
-    /// The peer took the request, but not this many of its spans.
+    /// The peer took the request, but not this many of its items.
     PartialSuccess,
     /// The exporter itself failed.
     Internal,
@@ -27,6 +29,8 @@ pub enum Refusal {
     Grpc(GrpcRefusal),
     /// The peer answered with this HTTP status, which is not to be retried.
     Http(HttpRefusal),
+    /// An earlier run with the same state directory had a reason that this version does not know.
+    Earlier,
 }
 
 /// The gRPC codes that refuse a request for good.
@@ -72,20 +76,81 @@ impl Refusal {
         match self {
             Self::SignalDisabled => "signal_disabled",
             Self::QueueFull => "queue_full",
-            Self::SpanTooLarge => "span_too_large",
+            Self::ItemTooLarge => "item_too_large",
             Self::RetryExpired => "retry_expired",
             Self::GaveWay => "gave_way",
+            Self::SpoolDamaged => "spool_damaged",
             Self::Shutdown => "shutdown",
             Self::PartialSuccess => "partial_success",
             Self::Internal => "internal",
             Self::ResponseTooLarge => "response_too_large",
             Self::Grpc(code) => code.as_str(),
             Self::Http(status) => status.as_str(),
+            Self::Earlier => "earlier_version",
         }
+    }
+
+    /// The reason that is spelled so, or [`Refusal::Earlier`].
+    #[must_use]
+    pub fn parse(reason: &str) -> Self {
+        Self::all().find(|refusal| refusal.as_str() == reason).unwrap_or(Self::Earlier)
+    }
+
+    /// Whether the request may have been too large for the peer, so that halves of it may be taken.
+    #[must_use]
+    pub const fn asks_for_less(self) -> bool {
+        match self {
+            Self::ItemTooLarge
+            | Self::Http(HttpRefusal::PayloadTooLarge413)
+            | Self::Grpc(GrpcRefusal::ResourceExhausted) => true,
+            Self::SignalDisabled
+            | Self::QueueFull
+            | Self::RetryExpired
+            | Self::GaveWay
+            | Self::SpoolDamaged
+            | Self::Shutdown
+            | Self::PartialSuccess
+            | Self::Internal
+            | Self::ResponseTooLarge
+            | Self::Grpc(_)
+            | Self::Http(_)
+            | Self::Earlier => false,
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let ours = [
+            Self::SignalDisabled,
+            Self::QueueFull,
+            Self::ItemTooLarge,
+            Self::RetryExpired,
+            Self::GaveWay,
+            Self::SpoolDamaged,
+            Self::Shutdown,
+            Self::PartialSuccess,
+            Self::Internal,
+            Self::ResponseTooLarge,
+        ];
+        ours.into_iter()
+            .chain(GrpcRefusal::ALL.into_iter().map(Self::Grpc))
+            .chain(HttpRefusal::ALL.into_iter().map(Self::Http))
     }
 }
 
 impl GrpcRefusal {
+    const ALL: [Self; 10] = [
+        Self::Unknown,
+        Self::InvalidArgument,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::PermissionDenied,
+        Self::ResourceExhausted,
+        Self::FailedPrecondition,
+        Self::Unimplemented,
+        Self::Internal,
+        Self::Unauthenticated,
+    ];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "rejected:unknown",
@@ -103,6 +168,22 @@ impl GrpcRefusal {
 }
 
 impl HttpRefusal {
+    const ALL: [Self; 13] = [
+        Self::BadRequest400,
+        Self::Unauthorized401,
+        Self::Forbidden403,
+        Self::NotFound404,
+        Self::MethodNotAllowed405,
+        Self::RequestTimeout408,
+        Self::PayloadTooLarge413,
+        Self::UnsupportedMediaType415,
+        Self::InternalServerError500,
+        Self::Redirect3xx,
+        Self::Client4xx,
+        Self::Server5xx,
+        Self::Other,
+    ];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest400 => "rejected:400",
@@ -125,5 +206,22 @@ impl HttpRefusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_read_as_it_is_written() {
+        let spelled: BTreeSet<_> = Refusal::all().map(Refusal::as_str).collect();
+        assert_eq!(spelled.len(), Refusal::all().count());
+        for refusal in Refusal::all() {
+            assert_eq!(Refusal::parse(refusal.as_str()), refusal);
+        }
+        assert_eq!(Refusal::parse("no_such_reason"), Refusal::Earlier);
     }
 }

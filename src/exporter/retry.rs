@@ -3,13 +3,14 @@
 //! | gRPC | |
 //! |---|---|
 //! | CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | retried |
-//! | RESOURCE_EXHAUSTED | retried only with `RetryInfo`: it also answers a request that is too large |
+//! | RESOURCE_EXHAUSTED | retried only with `RetryInfo`: else the request may be too large, and is cut |
 //! | every other code | refused |
 //!
 //! | HTTP | |
 //! |---|---|
 //! | 2xx | taken |
 //! | 429, 502, 503, 504; no connection; a connection lost before the answer | retried |
+//! | 413 | the request is too large, and is cut |
 //! | every other status | refused |
 //!
 //! The tables are the OTLP specification's. It wants exponential backoff with jitter and gives no figures; the figures
@@ -21,6 +22,7 @@ use jiff::fmt::rfc2822;
 use rand::Rng;
 use tonic::Code;
 
+use crate::exporter::queue::BatchId;
 use crate::exporter::refusal::{GrpcRefusal, HttpRefusal, Refusal};
 use crate::time::{Monotonic, UnixNanos};
 
@@ -28,9 +30,9 @@ use crate::time::{Monotonic, UnixNanos};
 pub const DEFAULT_INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// Default of [`RetrySettings::max_backoff`].
 pub const DEFAULT_MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// Default of [`RetrySettings::max_elapsed`]: an hour's outage is waited out where there is room; backends refuse spans
-/// that are much older.
-pub const DEFAULT_MAX_ELAPSED: Duration = Duration::from_secs(3600);
+/// Default of [`RetrySettings::max_elapsed`]: any outage is waited out where there is room, in memory or on disk; backends
+/// refuse what is older than days.
+pub const DEFAULT_MAX_ELAPSED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Default of [`RetrySettings::gives_way_after`]: ten minutes of an outage are kept whole as far as there is room; past
 /// that, what happens now matters more.
 pub const DEFAULT_GIVES_WAY_AFTER: Duration = Duration::from_secs(600);
@@ -44,9 +46,11 @@ pub struct RetrySettings {
     pub initial_backoff: Duration,
     /// No wait of our own is longer.
     pub max_backoff: Duration,
-    /// A batch that was not taken for this long is given up, though there be room.
+    /// A batch that was not taken for this long is given up, though there be room. Time that the program did not run counts
+    /// where the batch was on disk.
     pub max_elapsed: Duration,
-    /// A batch that was not taken for this long gives its room to new spans where there is none left.
+    /// A batch that was not taken for this long gives its room to new ones where there is none left, in memory or, with a
+    /// state directory, on disk.
     pub gives_way_after: Duration,
 }
 
@@ -66,7 +70,7 @@ impl Default for RetrySettings {
 pub enum Outcome {
     /// The peer took the request.
     Accepted {
-        /// How many of its spans the peer did not take all the same.
+        /// How many of its items the peer did not take all the same.
         rejected_spans: u64,
         /// Why, or a hint where it took all.
         message: String,
@@ -169,20 +173,45 @@ pub fn backoff(settings: &RetrySettings, failures: u32, rng: &mut impl Rng) -> D
     longest.mul_f64(rng.random_range(0.5..=1.0))
 }
 
+/// Whether an error's words say that the request was too large: servers that mean their memory use the same status.
+#[must_use]
+pub fn speaks_of_size(error: &str) -> bool {
+    ["larger than", "too large", "exceeds max", "exceeds the max", "maximum size", "message size"]
+        .iter()
+        .any(|words| error.contains(words))
+}
+
+/// Whether an error that looks like an answer beyond our own limit is the peer's word about a request of `size_bytes`: servers
+/// made with tonic say the same of requests as tonic's client does of answers, with the size that they found.
+#[must_use]
+pub fn speaks_of_request(error: &str, size_bytes: usize) -> bool {
+    error.contains("message length too large") && error.contains(&format!("found {size_bytes} bytes"))
+}
+
 /// How the peer has been doing, over all requests.
 ///
-/// The first failure alone holds nothing up: it may be the one batch's fault, and others go on, one at a time. From the
-/// second in a row, with no success in between, the peer counts as down, and requests are probes with growing waits.
+/// The first failure alone holds nothing up: it may be the one batch's fault, and others go on, on [`FAILING_WAYS`]. From the
+/// second batch in a row that fails, with no success in between, the peer counts as down, and requests are probes with
+/// growing waits. A batch that fails while others are answered is poisoned, and says nothing about the peer.
 #[derive(Debug, Default)]
 pub struct Peer {
     /// Failures in a row, of requests that were begun after the failure before.
     failures: u32,
+    /// The first batch that failed did again, and no other was tried.
+    is_repeated: bool,
     last_failure: Option<Monotonic>,
+    /// Whose that was.
+    last_failed: Option<BatchId>,
+    /// Requests that were answered for good.
+    answers: u64,
     /// Our own wait.
     backoff_until: Monotonic,
     /// The wait that the peer asked for.
     throttled_until: Monotonic,
 }
+
+/// Requests in flight after a failure: one that hangs leaves a way.
+pub const FAILING_WAYS: usize = 2;
 
 impl Peer {
     /// When the next request may be begun.
@@ -191,43 +220,66 @@ impl Peer {
         self.backoff_until.max(self.throttled_until)
     }
 
-    /// Whether requests should go one at a time.
+    /// How many requests may be in flight, where `most` are allowed.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
-        self.failures > 0
+    pub fn ways(&self, most: usize) -> usize {
+        let most = most.max(1);
+        match self.failures {
+            0 => most,
+            1 => most.min(FAILING_WAYS),
+            2.. => 1,
+        }
     }
 
-    /// Whether the peer counts as down.
+    /// Whether the peer counts as down, or as good as: the one batch that there is fails again and again.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.failures > 1
+        self.failures > 1 || self.is_repeated
+    }
+
+    /// How often the peer has answered for good.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// Notes a request that the peer answered for good. Returns whether the peer was down before.
     pub fn note_answer(&mut self) -> bool {
         let was_down = self.is_down();
+        self.answers += 1;
         self.failures = 0;
+        self.is_repeated = false;
+        self.last_failed = None;
         self.backoff_until = Monotonic::default();
         was_down
     }
 
-    /// Notes a failure, of a request begun at `begun`.
+    /// Notes the wait that the peer asks for.
+    pub fn note_delay(&mut self, delay: Option<Duration>, now: Monotonic) {
+        if let Some(delay) = delay {
+            self.throttled_until = self.throttled_until.max(now.after(delay.min(MAX_SERVER_DELAY)));
+        }
+    }
+
+    /// Notes that `batch`, sent at `begun`, failed, and not by its own fault.
     pub fn note_failure(
         &mut self,
+        batch: BatchId,
         begun: Monotonic,
-        delay: Option<Duration>,
         now: Monotonic,
         settings: &RetrySettings,
         rng: &mut impl Rng,
     ) {
-        if let Some(delay) = delay {
-            self.throttled_until = self.throttled_until.max(now.after(delay.min(MAX_SERVER_DELAY)));
-        }
         // Requests that were in flight together fail together; that is one failure.
         if self.last_failure.is_some_and(|last| begun < last) && self.failures > 0 {
             return;
         }
         self.last_failure = Some(now);
+        // A batch that fails again may be poisoned: only another one shows that it is the peer, so it may be tried at once.
+        if self.last_failed.replace(batch) == Some(batch) && self.failures == 1 {
+            self.is_repeated = true;
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         if self.failures > 1 {
             self.backoff_until = now.after(backoff(settings, self.failures - 1, rng));
@@ -333,36 +385,62 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_holds_no_other_request_up_and_the_second_in_a_row_does() {
+    fn one_failure_holds_no_other_request_up_and_the_second_batchs_does() {
         let settings = RetrySettings::default();
         let mut rng = StdRng::seed_from_u64(1);
         let mut peer = Peer::default();
-        peer.note_failure(Monotonic(0), None, Monotonic(10), &settings, &mut rng);
-        assert!(peer.is_failing());
-        assert_eq!(peer.ready_at(), Monotonic(0));
+        let mut fail = |peer: &mut Peer, batch, begun, now| {
+            peer.note_failure(
+                BatchId::numbered(batch),
+                Monotonic(begun),
+                Monotonic(now),
+                &settings,
+                &mut rng,
+            );
+        };
+        fail(&mut peer, 1, 0, 10);
+        assert_eq!((peer.ways(4), peer.ready_at()), (FAILING_WAYS, Monotonic(0)));
         // Was in flight with the first.
-        peer.note_failure(Monotonic(5), None, Monotonic(11), &settings, &mut rng);
-        assert_eq!(peer.ready_at(), Monotonic(0));
-        peer.note_failure(Monotonic(12), None, Monotonic(13), &settings, &mut rng);
+        fail(&mut peer, 2, 5, 11);
+        assert_eq!((peer.is_down(), peer.ready_at()), (false, Monotonic(0)));
+        // The same batch again: it may be its own fault, so others may be tried.
+        fail(&mut peer, 1, 11, 12);
+        assert_eq!((peer.is_down(), peer.ways(4), peer.ready_at()), (true, FAILING_WAYS, Monotonic(0)));
+        fail(&mut peer, 2, 12, 13);
         assert!(peer.ready_at() >= Monotonic(13).after(Duration::from_millis(500)));
+        assert_eq!((peer.is_down(), peer.ways(4)), (true, 1));
         assert!(peer.note_answer());
-        assert!(!peer.is_failing());
-        assert_eq!(peer.ready_at(), Monotonic(0));
+        assert_eq!((peer.ways(4), peer.ready_at(), peer.answers()), (4, Monotonic(0), 1));
         assert!(!peer.note_answer());
     }
 
     #[test]
     fn the_delay_that_the_peer_asks_for_holds_every_request_up_within_a_limit() {
-        let settings = RetrySettings::default();
-        let mut rng = StdRng::seed_from_u64(1);
         let mut peer = Peer::default();
         let now = Monotonic(7);
-        peer.note_failure(Monotonic(0), Some(Duration::from_secs(40)), now, &settings, &mut rng);
+        peer.note_delay(None, now);
+        assert_eq!(peer.ready_at(), Monotonic(0));
+        peer.note_delay(Some(Duration::from_secs(40)), now);
         assert_eq!(peer.ready_at(), now.after(Duration::from_secs(40)));
         peer.note_answer();
         peer.forget_backoff();
         assert_eq!(peer.ready_at(), now.after(Duration::from_secs(40)));
-        peer.note_failure(Monotonic(9), Some(Duration::from_secs(1 << 40)), now, &settings, &mut rng);
+        peer.note_delay(Some(Duration::from_secs(1 << 40)), now);
         assert_eq!(peer.ready_at(), now.after(MAX_SERVER_DELAY));
+    }
+
+    #[test]
+    fn words_about_size_are_told_from_words_about_memory() {
+        for words in [
+            "ResourceExhausted: grpc: received message larger than max (5000 vs. 4096)",
+            "ResourceExhausted: gRPC message exceeds maximum size 4194304: 5000000",
+            "OutOfRange: Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
+        ] {
+            assert!(speaks_of_size(words), "{words}");
+        }
+        assert!(!speaks_of_size("ResourceExhausted: data refused due to high memory usage"));
+        let found =
+            "OutOfRange: Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+        assert!(speaks_of_request(found, 5) && !speaks_of_request(found, 50));
     }
 }

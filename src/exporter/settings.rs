@@ -61,6 +61,15 @@ pub enum FileTarget {
     Path(PathBuf),
 }
 
+impl fmt::Display for FileTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// PEM files of a TLS connection to a peer; they are read again when they change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {

@@ -41,6 +41,7 @@ pub(crate) fn span_of(source: &Arc<Source>, name: &str) -> Span {
         parent_span_id: None,
         parent_is_remote: false,
         trace_flags: TraceFlags::SAMPLED,
+        sampling_is_decided: false,
         trace_state: None,
         name: name.into(),
         kind: SpanKind::Internal,
@@ -50,6 +51,7 @@ pub(crate) fn span_of(source: &Arc<Source>, name: &str) -> Span {
         events: Vec::new(),
         dropped_events: 0,
         links: Vec::new(),
+        dropped_links: 0,
         status: Status::Unset,
     }
 }
@@ -58,7 +60,14 @@ pub(crate) fn span_of(source: &Arc<Source>, name: &str) -> Span {
 pub(crate) fn any_span() -> impl Strategy<Value = Span> {
     let ids = (any::<[u8; 16]>(), any::<[u8; 8]>(), option::of(any::<[u8; 8]>()), any::<bool>(), any::<u8>());
     let what = (option::of("[a-z0-9=,]{1,60}"), any_text(), any_kind(), any::<i64>(), any::<i64>());
-    let rest = (any_attributes(), vec(any_event(), 0..4), any_count(), vec(any_link(), 0..3), any_status());
+    let rest = (
+        any_attributes(),
+        vec(any_event(), 0..4),
+        any_count(),
+        vec(any_link(), 0..3),
+        any_status(),
+        any_count(),
+    );
     (ids, what, rest).prop_map(|(ids, what, rest)| Span {
         source: source(1),
         trace_id: TraceId(ids.0),
@@ -66,6 +75,7 @@ pub(crate) fn any_span() -> impl Strategy<Value = Span> {
         parent_span_id: ids.2.map(SpanId),
         parent_is_remote: ids.3,
         trace_flags: TraceFlags(ids.4),
+        sampling_is_decided: false,
         trace_state: what.0.map(Into::into),
         name: what.1.into(),
         kind: what.2,
@@ -75,6 +85,7 @@ pub(crate) fn any_span() -> impl Strategy<Value = Span> {
         events: rest.1,
         dropped_events: rest.2,
         links: rest.3,
+        dropped_links: rest.5,
         status: rest.4,
     })
 }
@@ -199,7 +210,7 @@ pub(crate) fn plain_span(span: &Span) -> otlp::Span {
                 flags: 0x100 | u32::from(span.trace_flags.0),
             })
             .collect(),
-        dropped_links_count: 0,
+        dropped_links_count: span.dropped_links,
         status: match &span.status {
             Status::Unset => None,
             Status::Ok => {

@@ -12,7 +12,12 @@ use crate::time::{Monotonic, Now, UnixNanos};
 
 mod grpc;
 mod http;
-mod peer;
+mod lines;
+pub(crate) mod peer;
+pub(crate) mod pki;
+mod store;
+mod tls;
+mod transports;
 
 /// Long enough for a busy machine, short enough to notice.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,7 +69,7 @@ impl Running {
 }
 
 /// Sends each call's spans at once and retries quickly.
-fn settings(protocol: Protocol, endpoint: &str) -> ExporterSettings {
+pub(crate) fn settings(protocol: Protocol, endpoint: &str) -> ExporterSettings {
     let mut settings = ExporterSettings::new(Destination::Otlp(OtlpSettings {
         signal: Signal::Traces,
         tls: TlsFiles::default(),
@@ -80,7 +85,7 @@ fn settings(protocol: Protocol, endpoint: &str) -> ExporterSettings {
     settings
 }
 
-fn otlp(settings: &mut ExporterSettings) -> &mut OtlpSettings {
+pub(crate) fn otlp(settings: &mut ExporterSettings) -> &mut OtlpSettings {
     match &mut settings.destination {
         Destination::Otlp(otlp) => otlp,
         Destination::Console | Destination::File(_) | Destination::None => panic!("no peer"),
@@ -88,7 +93,7 @@ fn otlp(settings: &mut ExporterSettings) -> &mut OtlpSettings {
 }
 
 #[expect(clippy::disallowed_methods, reason = "stands in for the app's clock")]
-fn clock() -> impl Fn() -> Now + Send + Sync {
+pub(crate) fn clock() -> impl Fn() -> Now + Send + Sync {
     let start = std::time::Instant::now();
     move || {
         let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap();

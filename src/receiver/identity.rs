@@ -46,6 +46,15 @@ pub enum PeerHost {
     Other(IpAddr),
 }
 
+impl PeerHost {
+    /// The host that [`introduction`] noted in an identity.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        let address = identity.host.as_ref().filter(|_| !identity.same_host);
+        address.and_then(|address| address.parse().ok()).map_or(Self::Own, Self::Other)
+    }
+}
+
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {

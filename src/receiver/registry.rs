@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::identity::PeerHost;
+use crate::engine::KnownWorker;
 use crate::engine::StreamId;
 use crate::worker::WorkerKey;
 
@@ -58,6 +59,23 @@ pub struct Granted {
     pub superseded: Option<WorkerKey>,
     /// The id has a suffix.
     pub suffixed: bool,
+}
+
+/// A worker that was known before a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returning {
+    /// Its key, a suffix included.
+    pub worker: WorkerKey,
+    /// Where it came from.
+    pub host: PeerHost,
+    /// Streams that the engine had seen of it, and will report when it forgets it.
+    pub streams: u64,
+}
+
+impl From<KnownWorker> for Returning {
+    fn from(KnownWorker { key, identity, streams }: KnownWorker) -> Self {
+        Self { worker: key, host: PeerHost::of(&identity), streams }
+    }
 }
 
 /// Why a claim was not granted.
@@ -113,6 +131,23 @@ impl Registry {
     #[must_use]
     pub fn new(max_workers: usize) -> Self {
         Self { max_workers, next_stream: AtomicU64::new(1), table: Mutex::default() }
+    }
+
+    /// Knows again who was known before a restart, each with the streams that its engine had seen: none has a stream, and
+    /// all may return. Numbers of streams go on from `next_stream`.
+    pub fn restore(&self, workers: impl IntoIterator<Item = Returning>, next_stream: StreamId) {
+        self.next_stream.fetch_max(next_stream.0, Ordering::Relaxed);
+        let mut table = self.table();
+        for Returning { worker, host, streams } in workers {
+            let name = table.names.entry((worker.node, worker.id)).or_insert_with(|| Name::new(host));
+            name.meet(worker.pid);
+            name.incarnations.push(Incarnation {
+                pid: worker.pid,
+                open_streams: 0,
+                unsettled_streams: streams,
+            });
+            table.known += 1;
+        }
     }
 
     /// A number for a new stream.
@@ -396,6 +431,24 @@ mod tests {
             claim(&registry, "w", Some(1), host(number)).unwrap();
         }
         assert_eq!(claim(&registry, "w", Some(1), host(9)), Err(Refusal::TooManyHosts));
+    }
+
+    #[test]
+    fn who_was_known_before_a_restart_may_return() {
+        let registry = Registry::new(2);
+        let returning = |id, pid, host| Returning { worker: key(id, Some(pid)), host, streams: 3 };
+        registry.restore([returning("a", 1, HERE), returning("b", 2, host(7))], StreamId(42));
+
+        assert_eq!(registry.next_stream(), StreamId(42));
+        assert_eq!(registry.known_workers(), 2);
+        assert_eq!(claim(&registry, "c", None, HERE), Err(Refusal::TooManyWorkers(2)));
+        assert_eq!(claim(&registry, "b", Some(2), host(7)).unwrap().worker, key("b", Some(2)));
+        let restarted = claim(&registry, "a", Some(9), HERE).unwrap();
+        assert_eq!(restarted.superseded, Some(key("a", Some(1))));
+        registry.forget(&key("a", Some(1)), 3);
+        registry.release(&key("a", Some(9)));
+        registry.forget(&key("a", Some(9)), 1);
+        assert_eq!(registry.known_workers(), 1);
     }
 
     #[test]

@@ -7,12 +7,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
+use super::admission::{refuse, unauthenticated};
+use super::arrivals::Arrivals;
 use super::budget::Budgets;
+use super::connection::Peer;
 use super::identity::{self, Ends, Introduction};
+use super::refusals::Unauthenticated;
 use super::registry::{Claim, Granted, Refusal, Registry};
 use super::session::{OpenStream, Session};
 use super::stats::ReceiverStats;
@@ -32,6 +35,7 @@ pub(super) struct Service {
     pub(super) registry: Arc<Registry>,
     pub(super) policies: Arc<Policies>,
     pub(super) stats: Arc<ReceiverStats>,
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) sessions: TaskTracker,
     pub(super) draining: CancellationToken,
     pub(super) enough: CancellationToken,
@@ -68,14 +72,18 @@ impl SnakepitBridge for Service {
 
 impl Service {
     fn introduction<T>(&self, request: &Request<T>, stream: StreamId) -> Result<Introduction, Status> {
-        let connection = request.extensions().get::<TcpConnectInfo>();
-        let peer = connection.and_then(TcpConnectInfo::remote_addr).ok_or_else(|| {
+        let connection =
+            request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no connection"))?;
+        let peer = connection.address.ok_or_else(|| {
             // The peer has reset the connection in this instant.
             Status::unavailable("the connection has no peer any more")
         })?;
-        let local = connection.and_then(TcpConnectInfo::local_addr);
-        let headers = request.metadata().as_ref();
-        let introduction = identity::introduction(headers, Ends { peer, local }, stream, &self.host_name);
+        let ends = Ends { peer, local: connection.local };
+        let introduction = identity::introduction(request.metadata().as_ref(), ends, stream, &self.host_name);
+        if !connection.ids.allow(&introduction.id) {
+            refuse(&self.stats, Unauthenticated::WorkerId);
+            return Err(unauthenticated());
+        }
         for complaint in &introduction.complaints {
             tracing::warn!(worker.id = %introduction.id, %peer, "{complaint}");
         }
@@ -134,6 +142,7 @@ impl Service {
         let session = Session {
             incoming,
             controls,
+            arrivals: Arc::clone(&self.arrivals),
             opened,
             identity,
             policy,

@@ -17,6 +17,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
+use super::arrivals::Arrivals;
 use super::budget::{Budget, LARGE_MESSAGE_BYTES};
 use super::registry::{Granted, Registry};
 use super::stats::ReceiverStats;
@@ -44,6 +45,7 @@ pub(super) struct Session {
     pub(super) incoming: Streaming<Bytes>,
     /// Nobody else has one: the response is open as long as it is.
     pub(super) controls: Controls,
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) opened: OpenStream,
     pub(super) identity: Arc<Identity>,
     pub(super) policy: Arc<Policy>,
@@ -106,11 +108,12 @@ enum End {
 impl Session {
     /// Reads the stream to its end.
     pub(super) async fn run(mut self) {
-        tracing::info!(
-            dialect = self.identity.dialect.as_str(),
-            pool = self.identity.pool.as_deref(),
-            "worker connected"
-        );
+        let (dialect, pool) = (self.identity.dialect.as_str(), self.identity.pool.as_deref());
+        if self.arrivals.opened() {
+            tracing::info!(dialect, pool, "worker connected");
+        } else {
+            tracing::debug!(dialect, pool, "worker connected");
+        }
         let mut reached = self.announce().await;
         let end = match self.read(&mut reached).await {
             Some(end) => end,
@@ -192,13 +195,18 @@ impl Session {
 
     /// Ends the response, then tells the shard.
     async fn finish(self, end: End) {
-        let Self { controls, opened, shard, .. } = self;
+        let Self { controls, opened, shard, arrivals, .. } = self;
         match end {
-            End::Finished => tracing::info!("worker disconnected"),
+            End::Finished if arrivals.ended() => tracing::info!("worker disconnected"),
+            End::Finished => tracing::debug!("worker disconnected"),
             End::Drained => tracing::debug!("stream ended by the bridge"),
             End::Broken(status) => {
                 opened.stats.broken();
-                tracing::info!(%status, "connection to the worker broke");
+                if arrivals.ended() {
+                    tracing::info!(%status, "connection to the worker broke");
+                } else {
+                    tracing::debug!(%status, "connection to the worker broke");
+                }
                 if is_the_workers_fault(status.code()) {
                     // Best effort: a worker that has not yet read its controls hears OK instead.
                     let _ = controls.try_send(Err(status));

@@ -1,6 +1,9 @@
 //! What the receiver counts. Plain sums; whoever shows them takes a snapshot.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::refusals::{RefusedConnection, Unauthenticated};
 
 /// The receiver's counters.
 #[derive(Debug, Default)]
@@ -14,6 +17,12 @@ pub struct ReceiverStats {
     undelivered: AtomicU64,
     refused_workers: AtomicU64,
     refused_streams: AtomicU64,
+    connections_opened: AtomicU64,
+    connections_closed: AtomicU64,
+    /// By [`RefusedConnection::index`].
+    refused_connections: [AtomicU64; RefusedConnection::ALL.len()],
+    /// By [`Unauthenticated::index`].
+    unauthenticated: [AtomicU64; Unauthenticated::ALL.len()],
 }
 
 /// The counters at one instant.
@@ -38,6 +47,26 @@ pub struct ReceiverCounts {
     pub refused_workers: u64,
     /// Streams refused for other reasons: too many of one worker, or the bridge drains.
     pub refused_streams: u64,
+    /// Connections that are open, those in their TLS handshake included.
+    pub connections_open: u64,
+    /// Connections so far that were let in or began a handshake.
+    pub connections_total: u64,
+    /// Connections that were closed before they could ask for anything, by [`RefusedConnection::index`].
+    pub refused_connections: [u64; RefusedConnection::ALL.len()],
+    /// Requests without valid credentials, by [`Unauthenticated::index`].
+    pub unauthenticated: [u64; Unauthenticated::ALL.len()],
+}
+
+/// A connection among those that may be open. It ends with this.
+#[derive(Debug)]
+pub(super) struct Seat {
+    stats: Arc<ReceiverStats>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.stats.connections_closed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl ReceiverStats {
@@ -48,6 +77,7 @@ impl ReceiverStats {
         // Closed before opened, so that a stream that comes and goes in between is never counted as less than none.
         let closed = read(&self.streams_closed);
         let streams_total = read(&self.streams_opened);
+        let connections_open = self.connections_open();
         ReceiverCounts {
             streams_open: streams_total.saturating_sub(closed),
             streams_total,
@@ -58,7 +88,35 @@ impl ReceiverStats {
             undelivered: read(&self.undelivered),
             refused_workers: read(&self.refused_workers),
             refused_streams: read(&self.refused_streams),
+            connections_open,
+            connections_total: read(&self.connections_opened),
+            refused_connections: self.refused_connections.each_ref().map(read),
+            unauthenticated: self.unauthenticated.each_ref().map(read),
         }
+    }
+
+    fn connections_open(&self) -> u64 {
+        let closed = self.connections_closed.load(Ordering::Relaxed);
+        self.connections_opened.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+
+    /// Takes one of `max` seats, if one is free. One task asks, so that nobody comes in between.
+    pub(super) fn seat(self: &Arc<Self>, max: usize) -> Option<Seat> {
+        if self.connections_open() >= max as u64 {
+            return None;
+        }
+        self.connections_opened.fetch_add(1, Ordering::Relaxed);
+        Some(Seat { stats: Arc::clone(self) })
+    }
+
+    /// Returns how many that makes for this reason.
+    pub(super) fn refused_connection(&self, reason: RefusedConnection) -> u64 {
+        self.refused_connections[reason.index()].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Returns how many that makes for this reason.
+    pub(super) fn unauthenticated(&self, reason: Unauthenticated) -> u64 {
+        self.unauthenticated[reason.index()].fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn opened(&self) {

@@ -1,5 +1,8 @@
 //! The receiver over loopback: a real tonic client on one side, a test that plays the shards on the other.
 
+#[path = "../../tests/it/support/authority.rs"]
+mod authority;
+mod credentials;
 mod rig;
 
 use std::collections::BTreeSet;
@@ -509,7 +512,13 @@ async fn a_worker_that_goes_on_sending_does_not_hold_a_drain_up() {
 #[tokio::test]
 async fn a_taken_address_is_said() {
     let rig = Rig::start(Options::default()).await;
-    let settings = Settings { listen: rig.address, max_message_bytes: 1, host_name: "bridge-host".into() };
+    let settings = Settings {
+        listen: rig.address,
+        max_message_bytes: 1,
+        host_name: "bridge-host".into(),
+        credentials: Credentials::default(),
+        max_connections: 1,
+    };
 
     let error = build(settings, rig.parts.clone()).await.unwrap_err();
 

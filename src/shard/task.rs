@@ -1,18 +1,21 @@
 //! What a shard's task does: wait, take what has come, and pass on what the engine makes of it.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::drops::DropReason;
-use crate::engine::{Engine, EventLedger, Input, Output, Settings, Span, StreamId, Warning};
+use crate::engine::{Engine, EventLedger, Input, Output, Span, StreamId, Warning};
 use crate::event::{Event, wire};
 use crate::exporter::ExporterHandle;
 use crate::receiver::registry::Registry;
+use crate::shard::journal::{Happened, Journal};
 use crate::shard::{Capacity, OVERSIZED_MARKER, ShardMessage};
+use crate::store::{Commit, ShardCheckpoint};
 use crate::time::{Monotonic, Now};
 
 /// Messages of the channel that are taken in one turn, before time-outs and outputs have theirs.
@@ -40,6 +43,14 @@ pub struct ShardTask {
     pub tap: Option<Tap>,
     /// Reads the clocks.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// Where it writes down what happens, so that a restart can go on from there.
+    pub journal: Option<Journal>,
+}
+
+/// What a message asks for that takes its time.
+enum Asked {
+    End(oneshot::Sender<EventLedger>),
+    Whole { state: oneshot::Sender<ShardCheckpoint>, written: watch::Receiver<Option<Commit>> },
 }
 
 impl std::fmt::Debug for ShardTask {
@@ -50,8 +61,7 @@ impl std::fmt::Debug for ShardTask {
 
 impl ShardTask {
     /// Runs until it is told to shut down, or nobody can tell it anything any more.
-    pub async fn run(mut self, settings: Arc<Settings>) {
-        let mut engine = Engine::new(settings, self.number);
+    pub async fn run(mut self, mut engine: Engine) {
         let mut batch = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         let mut armed_for = None;
@@ -78,17 +88,25 @@ impl ShardTask {
             }
             let mut asked_to_end = None;
             for message in batch.drain(..) {
-                asked_to_end = self.take(&mut engine, message).or(asked_to_end);
+                match self.take(&mut engine, message) {
+                    Some(Asked::End(answer)) => asked_to_end = Some(answer),
+                    Some(Asked::Whole { state, written }) => {
+                        self.write_whole(&mut engine, state, written).await;
+                    }
+                    None => {}
+                }
             }
             if let Some(answer) = asked_to_end {
                 return self.end(&mut engine, answer).await;
             }
             let now = (self.clock)();
             if engine.poll_timeout().is_some_and(|at| at <= now.mono) {
+                self.note(now, || Happened::Due);
                 engine.handle_timeout(now);
             }
             let too_many = self.capacity.update(self.number.into(), engine.occupancy());
             if too_many > 0 {
+                self.note(now, || Happened::Evict { spans: too_many as u64 });
                 engine.handle(Input::Evict { spans: too_many }, now);
             }
             self.pass_on(&mut engine);
@@ -104,29 +122,50 @@ impl ShardTask {
     async fn end(&mut self, engine: &mut Engine, answer: oneshot::Sender<EventLedger>) {
         self.messages.close();
         while let Some(message) = self.messages.recv().await {
+            // Who asks for a whole checkpoint now gets none, and the last one is made below.
             self.take(engine, message);
         }
-        engine.handle(Input::Shutdown, (self.clock)());
+        let now = (self.clock)();
+        if self.journal.is_some() {
+            self.note(now, || Happened::Paused);
+            engine.handle(Input::Pause, now);
+        } else {
+            engine.handle(Input::Shutdown, now);
+        }
         self.pass_on(engine);
+        self.checkpoint(engine);
         // Whoever asked may have given up.
         let _ = answer.send(engine.ledger());
     }
 
-    /// Takes one message; returns who waits for the end if it asks for that.
-    fn take(&self, engine: &mut Engine, message: ShardMessage) -> Option<oneshot::Sender<EventLedger>> {
+    /// Takes one message; returns what it asks for, if that takes its time.
+    fn take(&mut self, engine: &mut Engine, message: ShardMessage) -> Option<Asked> {
         let now = (self.clock)();
         match message {
             ShardMessage::Opened { stream, worker, identity, policy } => {
+                self.note(now, || Happened::Opened {
+                    stream,
+                    worker: worker.clone(),
+                    identity: Arc::clone(&identity),
+                    policy: Arc::clone(&policy),
+                });
                 engine.handle(Input::StreamOpened { stream, worker, identity, policy }, now);
             }
             ShardMessage::Messages { stream, messages } => {
+                self.note(now, || Happened::Messages { stream, messages: Cow::Borrowed(&messages) });
                 let mut event = Event::default();
                 for message in &messages {
                     take_event(engine, stream, message, &mut event, now);
                 }
             }
-            ShardMessage::Closed { stream } => engine.handle(Input::StreamClosed { stream }, now),
-            ShardMessage::Superseded { worker } => engine.handle(Input::Superseded { worker }, now),
+            ShardMessage::Closed { stream } => {
+                self.note(now, || Happened::Closed { stream });
+                engine.handle(Input::StreamClosed { stream }, now);
+            }
+            ShardMessage::Superseded { worker } => {
+                self.note(now, || Happened::Superseded { worker: worker.clone() });
+                engine.handle(Input::Superseded { worker }, now);
+            }
             // Whoever asked may have gone in the meantime.
             ShardMessage::Ledger(answer) => {
                 let _ = answer.send(engine.ledger());
@@ -137,12 +176,61 @@ impl ShardTask {
             ShardMessage::OpenSpans(query, answer) => {
                 let _ = answer.send(engine.open_spans(&query, now));
             }
-            ShardMessage::Shutdown(answer) => return Some(answer),
+            ShardMessage::Checkpoint(answer) => {
+                self.pass_on(engine);
+                let _ = answer.send(self.checkpoint(engine));
+            }
+            ShardMessage::WriteWhole { state, written } => return Some(Asked::Whole { state, written }),
+            ShardMessage::Shutdown(answer) => return Some(Asked::End(answer)),
         }
         None
     }
 
-    fn pass_on(&self, engine: &mut Engine) {
+    fn note<'a>(&mut self, now: Now, happened: impl FnOnce() -> Happened<'a>) {
+        if let Some(journal) = &mut self.journal {
+            journal.note(now, happened());
+        }
+    }
+
+    /// Writes down how things stand. Whatever the engine has made is passed on before; what of it was not delivered yet
+    /// must be on disk no later than the checkpoint, from which it cannot be made again.
+    fn checkpoint(&mut self, engine: &mut Engine) -> Option<Commit> {
+        let journal = self.journal.as_mut()?;
+        if !journal.is_behind() {
+            return None;
+        }
+        let state = engine.checkpoint();
+        let now = (self.clock)();
+        let exporter = &self.exporter;
+        Some(journal.checkpoint(now, state, |store, checkpoint| {
+            exporter.persist_with(false, |mut ops| {
+                ops.push(checkpoint);
+                store.push(ops)
+            })
+        }))
+    }
+
+    /// Says how everything stands, and waits until it is handed over.
+    async fn write_whole(
+        &mut self,
+        engine: &mut Engine,
+        state: oneshot::Sender<ShardCheckpoint>,
+        mut written: watch::Receiver<Option<Commit>>,
+    ) {
+        self.pass_on(engine);
+        let now = (self.clock)();
+        let Some(journal) = &mut self.journal else { return };
+        if state.send(journal.whole(now, engine.checkpoint_all())).is_err() {
+            return;
+        }
+        // Whoever asked may give up: then it asks again.
+        let commit = written.wait_for(Option::is_some).await.ok().and_then(|commit| *commit);
+        if let Some(commit) = commit {
+            journal.written(commit);
+        }
+    }
+
+    fn pass_on(&mut self, engine: &mut Engine) {
         let mut spans = Vec::new();
         while let Some(output) = engine.next_output() {
             match output {
@@ -158,6 +246,7 @@ impl ShardTask {
                 }
             }
         }
+        let made = self.journal.as_mut().map(|journal| journal.push(spans.len() as u64));
         if spans.is_empty() {
             return;
         }
@@ -165,11 +254,16 @@ impl ShardTask {
             // A watcher that does not keep up misses spans; the export does not.
             let _ = tap.try_send(spans.clone());
         }
-        self.exporter.export(spans);
+        let (first, needs) = match made {
+            Some((first, needs)) => (Some((self.number, first)), needs),
+            None => (None, Commit::default()),
+        };
+        self.exporter.export_from(spans, first, needs);
     }
 }
 
-fn take_event<'a>(
+/// Lets an engine take one message. Whoever replays a journal does the same.
+pub(super) fn take_event<'a>(
     engine: &mut Engine,
     stream: StreamId,
     message: &'a Bytes,

@@ -2,6 +2,7 @@
 //! worker that does its work meanwhile arrive as they were.
 
 mod connections;
+mod credentials;
 mod messages;
 mod values;
 

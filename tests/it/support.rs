@@ -3,8 +3,12 @@
 //! Nothing here waits a fixed time: every wait is for a condition, looked at again and again, with a limit that makes
 //! the test fail and show the program's log.
 
+pub(crate) mod authority;
 pub(crate) mod bridge;
+pub(crate) mod collector;
+pub(crate) mod faulty_peer;
 pub(crate) mod jaeger;
+pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod python;

@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--pid", type=int, default=os.getpid())
     parser.add_argument("--dialect", default="")
     parser.add_argument("--header", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--tls-ca", type=Path, help="speak TLS to a bridge whose certificate is of this CA")
+    parser.add_argument("--tls-cert", type=Path, help="this worker's own certificate")
+    parser.add_argument("--tls-key", type=Path, help="its key")
     parser.add_argument("--run", default="run", help="makes the correlation ids of this run its own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--spans", type=int, default=125)
@@ -53,10 +56,13 @@ async def run(arguments: argparse.Namespace) -> None:
     controls: list[dict[str, Any]] = []
     connected = asyncio.Event()
 
-    async with grpc.aio.insecure_channel(arguments.address) as channel:
+    async with connection(arguments) as channel:
         call = pb2_grpc.SnakepitBridgeStub(channel).StreamTelemetry(metadata=headers(arguments))
         reader = asyncio.create_task(read_controls(call, controls, connected))
-        await asyncio.wait_for(connected.wait(), FIRST_CONTROL_TIMEOUT_S)
+        first = asyncio.create_task(connected.wait())
+        await asyncio.wait({first, reader}, timeout=FIRST_CONTROL_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not connected.is_set():
+            raise SystemExit(f"the bridge let no stream in: {reader.exception() if reader.done() else 'no answer'}")
         print("CONNECTED", flush=True)
         if arguments.wait:
             await asyncio.to_thread(sys.stdin.readline)
@@ -79,6 +85,17 @@ async def run(arguments: argparse.Namespace) -> None:
         write_truth(arguments, scenario, sent, controls, status)
     if status != grpc.StatusCode.OK:
         raise SystemExit(f"the bridge ended the stream with {status}")
+
+
+def connection(arguments: argparse.Namespace) -> grpc.aio.Channel:
+    """A channel to the bridge, over TLS if a CA is given."""
+    if arguments.tls_ca is None:
+        return grpc.aio.insecure_channel(arguments.address)
+    own = [file.read_bytes() if file else None for file in (arguments.tls_key, arguments.tls_cert)]
+    credentials = grpc.ssl_channel_credentials(arguments.tls_ca.read_bytes(), *own)
+    # Tests reach the bridge by address; its certificate has its name.
+    options = [("grpc.ssl_target_name_override", "localhost")]
+    return grpc.aio.secure_channel(arguments.address, credentials, options)
 
 
 def headers(arguments: argparse.Namespace) -> list[tuple[str, str]]:

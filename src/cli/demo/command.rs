@@ -15,9 +15,10 @@ use crate::cli::demo::setup::{prepare, style};
 use crate::cli::demo::{Bridge, Clock, DemoOptions, SCHEDULE_DELAY, Style, perform};
 use crate::cli::{Console, DemoArgs, Exit};
 use crate::config::env::{EnvSource, non_empty};
-use crate::config::otel::TracesExporter;
+use crate::config::otel::Exporter;
 use crate::config::{Config, misspelt_variables};
 use crate::diagnostics;
+use crate::exporter::settings::FileTarget;
 
 /// Batches of finished spans that may wait to be shown.
 const TAP_CAPACITY: usize = 256;
@@ -44,6 +45,10 @@ impl<E: EnvSource> EnvSource for DemoEnv<'_, E> {
             _ => self.env.value(name),
         }
     }
+
+    fn names(&self) -> Vec<String> {
+        self.env.names()
+    }
 }
 
 /// Runs the demo to its end.
@@ -59,10 +64,13 @@ pub(in crate::cli) fn run(
         Err(error) => return console.refuse(&error),
     };
     prepare(&mut config);
-    if let Err(error) = diagnostics::start(config.log_format, &env) {
-        console.complain(format_args!("error: failed to start the log: {error}"));
-        return Exit::Internal;
-    }
+    let _diagnostics = match diagnostics::start(config.log_format, config.otel.log_level.value, &env, None) {
+        Ok(diagnostics) => diagnostics,
+        Err(error) => {
+            console.complain(format_args!("error: failed to {error}"));
+            return Exit::Internal;
+        }
+    };
     for warning in config.warnings.iter().chain(&misspelt_variables(own_variables)) {
         tracing::warn!("{warning}");
     }
@@ -131,11 +139,12 @@ async fn stopped(mut terminate: Signal, mut interrupt: Signal, stop: Cancellatio
 /// Where spans are exported to, in words.
 fn exports_to(config: &Config) -> Option<String> {
     let otel = &config.otel;
-    match otel.traces_exporter.value {
-        TracesExporter::None => None,
-        TracesExporter::Otlp | TracesExporter::Console if otel.sdk_disabled.value => None,
-        TracesExporter::Otlp => Some(otel.otlp.endpoint.value.clone()),
-        TracesExporter::Console => Some("standard output".to_owned()),
+    match &otel.traces.exporter.value {
+        Exporter::None => None,
+        Exporter::Otlp | Exporter::Console | Exporter::File(_) if otel.sdk_disabled.value => None,
+        Exporter::Otlp => Some(otel.traces.otlp.endpoint.value.clone()),
+        Exporter::Console | Exporter::File(FileTarget::Stdout) => Some("standard output".to_owned()),
+        Exporter::File(FileTarget::Path(path)) => Some(path.display().to_string()),
     }
 }
 
@@ -167,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_demos_batches_leave_early_unless_somebody_says_otherwise() {
-        assert_eq!(config(&[]).otel.batches.schedule_delay.value, SCHEDULE_DELAY);
+        assert_eq!(config(&[]).otel.traces.batches.schedule_delay.value, SCHEDULE_DELAY);
         let slow = config(&[("OTEL_BSP_SCHEDULE_DELAY", "5000")]);
-        assert_eq!(slow.otel.batches.schedule_delay.value, Duration::from_secs(5));
+        assert_eq!(slow.otel.traces.batches.schedule_delay.value, Duration::from_secs(5));
     }
 }

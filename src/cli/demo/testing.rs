@@ -27,6 +27,7 @@ pub(super) fn root(trace: u8, id: u8) -> Span {
         parent_span_id: None,
         parent_is_remote: false,
         trace_flags: TraceFlags::SAMPLED,
+        sampling_is_decided: false,
         trace_state: None,
         name: Arc::from("snakepit.python.call"),
         kind: SpanKind::Internal,
@@ -36,6 +37,7 @@ pub(super) fn root(trace: u8, id: u8) -> Span {
         events: Vec::new(),
         dropped_events: 0,
         links: Vec::new(),
+        dropped_links: 0,
         status: Status::Unset,
     }
 }

@@ -1,84 +1,110 @@
-//! Where spans are sent: the rules of the endpoint variables.
+//! Where a signal is sent: the rules of the endpoint variables.
 
 use reqwest::Url;
 
 use crate::config::env::{EnvSource, MASKED, Origin, Setting, Variables};
-use crate::config::otel::{ENDPOINT, HEADERS, INSECURE, OtelError, TRACES_ENDPOINT};
+use crate::config::otel::OtelError;
+use crate::config::otel::names::Names;
 use crate::exporter::settings::Protocol;
+use crate::exporter::signal::Signal;
 
 /// By the specification.
-pub(super) const fn default_endpoint(protocol: Protocol) -> &'static str {
+pub(super) fn default_endpoint(protocol: Protocol, signal: Signal) -> String {
     match protocol {
-        Protocol::Grpc => "http://localhost:4317",
-        Protocol::HttpProtobuf | Protocol::HttpJson => "http://localhost:4318/v1/traces",
+        Protocol::Grpc => "http://localhost:4317".to_owned(),
+        Protocol::HttpProtobuf | Protocol::HttpJson => {
+            format!("http://localhost:4318/{}", signal.http_path())
+        }
     }
 }
 
 /// The endpoint that counts, with what the specification appends.
-pub(super) fn read_endpoint<E: EnvSource + ?Sized>(
+pub(super) fn read<E: EnvSource + ?Sized>(
     variables: &mut Variables<'_, E>,
+    signal: Signal,
+    names: &Names,
     protocol: Protocol,
+    insecure: bool,
 ) -> Result<Setting<String>, OtelError> {
-    let insecure = variables.boolean(&INSECURE).value;
-    let set = [TRACES_ENDPOINT, ENDPOINT].iter().find_map(|name| Some((*name, variables.text(name)?)));
+    let set = names.endpoint.iter().find_map(|name| Some((*name, variables.text(name)?)));
     let Some((variable, text)) = set else {
-        return Ok(Setting::default(default_endpoint(protocol).to_owned()));
+        return Ok(Setting::default(default_endpoint(protocol, signal)));
     };
     let endpoint = match protocol {
         Protocol::Grpc => grpc_endpoint(&text, insecure),
-        Protocol::HttpProtobuf | Protocol::HttpJson => http_endpoint(&text, variable == ENDPOINT),
+        Protocol::HttpProtobuf | Protocol::HttpJson if variable == names.endpoint[1] => {
+            http_base(&text, signal)
+        }
+        Protocol::HttpProtobuf | Protocol::HttpJson => http_endpoint(&text, signal),
     };
     let shown = without_password(&text);
     match endpoint {
         Ok((value, hints)) => {
-            hints.into_iter().for_each(|hint| variables.warn(variable, &shown, hint));
+            hints.into_iter().for_each(|hint| variables.warn(variable, &shown, &hint));
             Ok(Setting { value, origin: Origin::Variable(variable) })
         }
         Err(reason) => Err(OtelError { variable, value: shown, reason }),
     }
 }
 
-type Endpoint = Result<(String, Vec<&'static str>), String>;
+/// An endpoint as it may be used, and what seems odd about it.
+pub(super) type Endpoint = Result<(String, Vec<String>), String>;
 
-/// The generic variable is a base, to which the path of traces is added; the signal's variable is used as it is.
-fn http_endpoint(text: &str, is_generic: bool) -> Endpoint {
-    let mut url = parse_url(text)?;
-    let mut hints = Vec::new();
-    if url.port() == Some(4317) {
-        hints.push(
-            "4317 is the usual port of gRPC, and the protocol is http/protobuf, which usually has 4318",
-        );
+/// The generic variable is a base, to which the signal's path is added, even if it is there already.
+fn http_base(text: &str, signal: Signal) -> Endpoint {
+    let (mut url, mut hints) = http_url(text)?;
+    let path = signal.http_path();
+    if url.path().trim_end_matches('/').ends_with(&format!("/{path}")) {
+        hints.push(format!("{path} is added to this variable, though it is there already"));
     }
-    if is_generic {
-        if url.path().trim_end_matches('/').ends_with("/v1/traces") {
-            hints.push("v1/traces is added to this variable, though it is there already");
-        }
-        let base = url.path().strip_suffix('/').unwrap_or(url.path());
-        let path = format!("{base}/v1/traces");
-        url.set_path(&path);
-    } else if url.path() == "/" {
-        hints.push("this variable is used as it is; a Collector expects the path /v1/traces");
+    let base = url.path().strip_suffix('/').unwrap_or(url.path()).to_owned();
+    url.set_path(&format!("{base}/{path}"));
+    Ok((url.into(), hints))
+}
+
+/// The signal's variable is used as it is.
+pub(super) fn http_endpoint(text: &str, signal: Signal) -> Endpoint {
+    let (url, mut hints) = http_url(text)?;
+    if url.path() == "/" {
+        let path = signal.http_path();
+        hints.push(format!("this is used as it is; a Collector expects the path /{path}"));
     }
     Ok((url.into(), hints))
 }
 
-/// A scheme decides about TLS; without one, `OTEL_EXPORTER_OTLP_INSECURE` does.
-fn grpc_endpoint(text: &str, insecure: bool) -> Endpoint {
+fn http_url(text: &str) -> Result<(Url, Vec<String>), String> {
+    let url = parse_url(text)?;
+    let mut hints = Vec::new();
+    if url.port() == Some(4317) {
+        hints.push(
+            "4317 is the usual port of gRPC, and the protocol is HTTP, which usually has 4318".to_owned(),
+        );
+    }
+    Ok((url, hints))
+}
+
+/// A scheme decides about TLS; without one, `insecure` does. A socket of the file system needs none.
+pub(super) fn grpc_endpoint(text: &str, insecure: bool) -> Endpoint {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.trim_end_matches('/').is_empty() {
+            return Err("a socket's path is missing".to_owned());
+        }
+        return Ok((format!("unix:{path}"), Vec::new()));
+    }
     let url = if text.contains("://") {
         parse_url(text)?
-    } else if text.starts_with("unix:") {
-        return Err(
-            "sockets of the file system are not supported; use host:port or an http(s) URL".to_owned()
-        );
     } else {
         parse_url(&format!("{}://{text}", if insecure { "http" } else { "https" }))?
     };
     let mut hints = Vec::new();
     if url.port() == Some(4318) {
-        hints.push("4318 is the usual port of HTTP, and the protocol is grpc, which usually has 4317");
+        hints.push(
+            "4318 is the usual port of HTTP, and the protocol is grpc, which usually has 4317".to_owned(),
+        );
     }
     if url.path() != "/" {
-        hints.push("a path means nothing to gRPC; left out");
+        hints.push("a path means nothing to gRPC; left out".to_owned());
     }
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     Ok((format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()), hints))
@@ -90,7 +116,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
         return Err("not an http or https URL".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("a user in the URL is not supported; use {}", HEADERS[1]));
+        return Err("a user in the URL is not supported; use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("a query or a fragment in the URL is not supported".to_owned());
@@ -98,7 +124,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn without_password(text: &str) -> String {
+pub(super) fn without_password(text: &str) -> String {
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://{MASKED}{}", &text[..scheme], &text[at..]),
         (None, Some(at)) => format!("{MASKED}{}", &text[at..]),

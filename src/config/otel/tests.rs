@@ -1,8 +1,12 @@
-//! Each row of the specification's rules, and of the reference table of endpoints.
+//! Each of the specification's rules, and each trap that others fell into.
 
-use std::collections::BTreeMap;
+mod endpoints;
+
+use std::path::Path;
 
 use super::*;
+use crate::config::otel::table::{Status, VARIABLES};
+use crate::exporter::settings::{Compression, FileTarget, OtlpSettings, Protocol};
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -18,8 +22,19 @@ fn error(pairs: &[(&str, &str)]) -> OtelError {
     error.clone()
 }
 
+fn warnings(pairs: &[(&str, &str)]) -> Vec<String> {
+    read(pairs).warnings.iter().map(ToString::to_string).collect()
+}
+
 fn variable(name: &'static str) -> Origin {
     Origin::Variable(name)
+}
+
+fn otlp(settings: &OtelSettings, signal: Signal) -> OtlpSettings {
+    let Destination::Otlp(otlp) = settings.exporter_settings(signal, false, 0).destination else {
+        panic!("{settings:?}")
+    };
+    otlp
 }
 
 #[test]
@@ -27,220 +42,411 @@ fn without_variables_the_defaults_count() {
     let settings = read(&[]);
     assert_eq!(settings.warnings, []);
     assert!(settings.effective().iter().all(|value| value.origin == Origin::Default));
-    let exporter = settings.exporter_settings(false, 7);
+    let exporter = settings.exporter_settings(Signal::Traces, false, 7);
     let Destination::Otlp(otlp) = &exporter.destination else { panic!("{exporter:?}") };
     assert_eq!(
         (otlp.protocol, otlp.endpoint.as_str()),
         (Protocol::HttpProtobuf, "http://localhost:4318/v1/traces")
     );
-    assert!(otlp.endpoint_origin.contains(ENDPOINT));
+    assert!(otlp.endpoint_origin.contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
     assert_eq!(otlp.compression, Compression::None);
     assert_eq!((exporter.batch.max_spans, exporter.batch.delay), (512, Duration::from_secs(5)));
     assert_eq!(exporter.queue.max_spans, None);
     assert_eq!(exporter.request_timeout, Duration::from_secs(10));
     assert_eq!(exporter.seed, 7);
+    assert_eq!(settings.sampler.value, SamplerSettings::parent_based(SamplerSettings::AlwaysOn));
+    let destinations: Vec<_> = settings.destinations().into_iter().map(|(signal, _)| signal).collect();
+    assert_eq!(destinations, Signal::ALL);
 }
 
+/// What counts is shown for every variable that is read; a generic one shows in the signals' own, and the old name of the
+/// file in the new one.
 #[test]
-fn endpoints_by_the_specifications_table() {
-    let http = |pairs: &[(&str, &str)]| {
-        let settings = read(pairs);
-        (settings.otlp.endpoint.value, settings.warnings.len())
-    };
-    for (variable, value, expected, warnings) in [
-        (ENDPOINT, "http://c:4318", "http://c:4318/v1/traces", 0),
-        (ENDPOINT, "http://c:4318/", "http://c:4318/v1/traces", 0),
-        (ENDPOINT, "http://c:4318/base", "http://c:4318/base/v1/traces", 0),
-        (ENDPOINT, "http://c:4318/base/", "http://c:4318/base/v1/traces", 0),
-        (ENDPOINT, "http://c:4318/v1/traces", "http://c:4318/v1/traces/v1/traces", 1),
-        (ENDPOINT, "http://c", "http://c/v1/traces", 0),
-        (ENDPOINT, "http://[::1]:4318", "http://[::1]:4318/v1/traces", 0),
-        (ENDPOINT, "http://c:4317", "http://c:4317/v1/traces", 1),
-        (TRACES_ENDPOINT, "http://c:4318", "http://c:4318/", 1),
-        (TRACES_ENDPOINT, "https://c/v1/traces/", "https://c/v1/traces/", 0),
-    ] {
-        assert_eq!(http(&[(variable, value)]), (expected.to_owned(), warnings), "{variable}={value}");
-    }
-    let both = [(ENDPOINT, "http://c:4318"), (TRACES_ENDPOINT, "")];
-    assert_eq!(http(&both), ("http://c:4318/v1/traces".to_owned(), 0));
-    let insecure = [(ENDPOINT, "https://c:4318"), (INSECURE[1], "true")];
-    assert_eq!(http(&insecure), ("https://c:4318/v1/traces".to_owned(), 0));
+fn every_variable_of_the_table_that_is_read_is_shown() {
+    let settings = read(&[]);
+    let shown: Vec<_> = settings.effective().iter().map(|value| value.variable).collect();
+    let expected: Vec<_> = VARIABLES
+        .iter()
+        .filter(|variable| !matches!(variable.status, Status::NotApplicable(_)))
+        .map(|variable| variable.name)
+        .filter(|name| *name != OLD_CONFIG_FILE && !is_generic(name))
+        .collect();
+    assert_eq!(shown, expected);
 }
 
-#[test]
-fn grpc_endpoints_by_the_specifications_table() {
-    let grpc = |pairs: &[(&str, &str)]| {
-        let pairs: Vec<_> = pairs.iter().copied().chain([(PROTOCOL[1], "grpc")]).collect();
-        let settings = read(&pairs);
-        (settings.otlp.endpoint.value, settings.warnings.len())
-    };
-    assert_eq!(grpc(&[]), ("http://localhost:4317".to_owned(), 0));
-    for (value, insecure, expected, warnings) in [
-        ("http://c:4317", "", "http://c:4317", 0),
-        ("http://c:4317", "false", "http://c:4317", 0),
-        ("https://c:4317", "true", "https://c:4317", 0),
-        ("c:4317", "", "https://c:4317", 0),
-        ("c:4317", "true", "http://c:4317", 0),
-        ("[::1]:4317", "true", "http://[::1]:4317", 0),
-        ("http://c:4317/base", "", "http://c:4317", 1),
-        ("http://c:4318", "", "http://c:4318", 1),
-        ("http://c:4317/", "", "http://c:4317", 0),
-    ] {
-        let pairs = [(ENDPOINT, value), (INSECURE[1], insecure)];
-        assert_eq!(grpc(&pairs), (expected.to_owned(), warnings), "{value} {insecure}");
-    }
-    let both = [(ENDPOINT, "http://b:4317"), (TRACES_ENDPOINT, "http://a:4317")];
-    assert_eq!(grpc(&both), ("http://a:4317".to_owned(), 0));
-    let both = [(ENDPOINT, "c:4317"), (INSECURE[0], "true"), (INSECURE[1], "false")];
-    assert_eq!(grpc(&both), ("http://c:4317".to_owned(), 0));
-}
-
-#[test]
-fn an_endpoint_that_leads_nowhere_stops_the_start() {
-    for value in ["c:4318", "unix:///run/o.sock", "http://", "ftp://c", "http://c/?k=v", "http://c/#f", "//c"]
-    {
-        let error = error(&[(ENDPOINT, value)]);
-        assert_eq!((error.variable, error.value.as_str()), (ENDPOINT, value));
-    }
-    let error = error(&[(TRACES_ENDPOINT, "http://user:hidden@c:4318/v1/traces")]);
-    assert_eq!(
-        error.to_string(),
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=\"http://***@c:4318/v1/traces\": a user in the URL is not supported; \
-         use OTEL_EXPORTER_OTLP_HEADERS"
-    );
-    let settings = read(&[(ENDPOINT, "c:4318"), (TRACES_EXPORTER, "none")]);
-    assert_eq!(settings.warnings.len(), 1, "nothing is sent there, so it is only warned of");
+fn is_generic(name: &str) -> bool {
+    let option = name.strip_prefix("OTEL_EXPORTER_OTLP_");
+    option.is_some_and(|option| {
+        !["TRACES_", "METRICS_", "LOGS_"].iter().any(|prefix| option.starts_with(prefix))
+    })
 }
 
 #[test]
 fn protocols() {
     let protocol = |value: &str| {
-        let settings = read(&[(PROTOCOL[1], value)]);
-        (settings.otlp.protocol.value, settings.warnings.len())
+        let settings = read(&[("OTEL_EXPORTER_OTLP_PROTOCOL", value)]);
+        (settings.traces.otlp.protocol.value, settings.warnings.len())
     };
     assert_eq!(protocol("GRPC"), (Protocol::Grpc, 0));
     assert_eq!(protocol("http/protobuf"), (Protocol::HttpProtobuf, 0));
-    assert_eq!(protocol("thrift"), (Protocol::HttpProtobuf, 1));
-    let signal = read(&[(PROTOCOL[0], "grpc"), (PROTOCOL[1], "http/protobuf")]);
-    assert_eq!(signal.otlp.protocol, Setting { value: Protocol::Grpc, origin: variable(PROTOCOL[0]) });
-    let error = error(&[(PROTOCOL[0], "HTTP/JSON")]);
-    assert_eq!(
-        error.to_string(),
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=\"http/json\": this protocol is not supported; grpc and http/protobuf are"
-    );
-    read(&[(PROTOCOL[0], "http/json"), (SDK_DISABLED, "true")]);
+    assert_eq!(protocol("HTTP/JSON"), (Protocol::HttpJson, 0));
+    assert_eq!(protocol("thrift"), (Protocol::HttpProtobuf, 1), "once, though three signals read it");
+    let settings =
+        read(&[("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
+    assert_eq!(settings.traces.otlp.protocol.value, Protocol::Grpc);
+    assert_eq!(settings.traces.otlp.protocol.origin, variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"));
+    assert_eq!(settings.logs.otlp.protocol.value, Protocol::HttpJson);
 }
 
 #[test]
 fn exporters() {
     let exporter = |value: &str| {
-        let settings = read(&[(TRACES_EXPORTER, value)]);
-        (settings.traces_exporter.value, settings.warnings.len())
+        let settings = read(&[("OTEL_TRACES_EXPORTER", value)]);
+        (settings.traces.exporter.value, settings.warnings.len())
     };
-    assert_eq!(exporter("otlp"), (TracesExporter::Otlp, 0));
-    assert_eq!(exporter("Console"), (TracesExporter::Console, 0));
-    assert_eq!(exporter("none"), (TracesExporter::None, 0));
-    assert_eq!(exporter("zipkin"), (TracesExporter::Otlp, 1));
-    assert_eq!(exporter("zipkin, console"), (TracesExporter::Console, 1));
-    assert_eq!(exporter("none,console"), (TracesExporter::Console, 1));
-    assert_eq!(exporter("otlp,console"), (TracesExporter::Otlp, 1));
-    assert_eq!(exporter("otlp,otlp"), (TracesExporter::Otlp, 0));
+    assert_eq!(exporter("otlp"), (Exporter::Otlp, 0));
+    assert_eq!(exporter("Console"), (Exporter::Console, 0));
+    assert_eq!(exporter("otlp/stdout"), (Exporter::File(FileTarget::Stdout), 0));
+    assert_eq!(exporter("none"), (Exporter::None, 0));
+    assert_eq!(exporter("none,none"), (Exporter::None, 0));
+    assert_eq!(exporter("zipkin"), (Exporter::Otlp, 1));
+    assert_eq!(exporter("zipkin, console"), (Exporter::Console, 1));
+    assert_eq!(exporter("none,console"), (Exporter::Console, 1));
+    assert_eq!(exporter("otlp,console"), (Exporter::Otlp, 1));
+    assert_eq!(exporter("otlp,otlp"), (Exporter::Otlp, 0));
 }
 
 #[test]
-fn a_disabled_sdk_exports_nothing() {
-    let settings = read(&[(SDK_DISABLED, "True"), (TRACES_EXPORTER, "otlp")]);
-    assert!(matches!(settings.exporter_settings(false, 0).destination, Destination::None));
-    let settings = read(&[(SDK_DISABLED, "1")]);
-    assert!(matches!(settings.exporter_settings(false, 0).destination, Destination::Otlp(_)));
+fn each_signal_has_its_exporter() {
+    let settings = read(&[("OTEL_METRICS_EXPORTER", "console"), ("OTEL_LOGS_EXPORTER", "none")]);
+    let [(_, traces), (_, metrics), (_, logs)] = &settings.destinations()[..] else { panic!() };
+    assert!(matches!(traces, Destination::Otlp(_)), "{traces:?}");
+    assert!(matches!(metrics, Destination::Console), "{metrics:?}");
+    assert!(matches!(logs, Destination::None), "{logs:?}");
+    let warnings: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["OTEL_METRICS_EXPORTER=\"console\": no effect yet: no metrics are made"]);
+}
+
+#[test]
+fn a_disabled_sdk_exports_nothing_and_nothing_stops_the_start() {
+    let settings = read(&[("OTEL_SDK_DISABLED", "True"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense")]);
+    assert!(settings.destinations().iter().all(|(_, to)| matches!(to, Destination::None)));
+    let settings = read(&[("OTEL_SDK_DISABLED", "1")]);
+    assert!(matches!(settings.destination(Signal::Traces), Destination::Otlp(_)));
     assert_eq!(settings.warnings.len(), 1);
 }
 
 #[test]
 fn headers_are_decoded_replaced_as_a_whole_and_never_shown() {
     let settings = read(&[
-        (HEADERS[1], "x-generic=1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-generic=1"),
         (
-            HEADERS[0],
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
             " Authorization = Basic dXNl==, x-b=a%2Cb+c ,te=x, grpc-x=1,bad name=1,hidden,x-c=%0a,,",
         ),
     ]);
-    let headers = settings.otlp.headers.value.as_map();
+    let headers = settings.traces.otlp.headers.value.as_map();
     assert_eq!(headers.len(), 2);
     assert_eq!(headers["authorization"], "Basic dXNl==");
     assert_eq!(headers["x-b"], "a,b+c");
+    assert_eq!(settings.logs.otlp.headers.value.to_string(), "x-generic=***");
     assert_eq!(settings.warnings.len(), 5, "{:?}", settings.warnings);
-    let shown = format!("{settings:?} {:?}", settings.effective());
-    assert!(!shown.contains("dXNl") && !shown.contains("hidden") && !shown.contains("a,b"), "{shown}");
-    let effective = settings.effective();
-    let headers = effective.iter().find(|value| value.variable == HEADERS[1]).unwrap();
-    assert_eq!(
-        (headers.value.as_deref(), headers.origin),
-        (Some("authorization=***,x-b=***"), variable(HEADERS[0]))
-    );
+    let said = format!("{settings:?} {:?}", settings.effective());
+    assert!(!said.contains("dXNl") && !said.contains("hidden"), "{said}");
 }
 
 #[test]
-fn compression_and_time_outs() {
-    let settings = read(&[(COMPRESSION[1], "GZIP"), (TIMEOUT[0], "2500"), (TIMEOUT[1], "9000")]);
-    assert_eq!(settings.otlp.compression.value, Compression::Gzip);
-    assert_eq!(
-        settings.otlp.timeout,
-        Setting { value: Duration::from_millis(2500), origin: variable(TIMEOUT[0]) }
-    );
+fn keys_of_headers_are_not_decoded() {
+    let settings = read(&[("OTEL_EXPORTER_OTLP_HEADERS", "x%2Da=1")]);
+    assert!(settings.traces.otlp.headers.value.as_map().contains_key("x%2da"));
+}
+
+#[test]
+fn compression_and_times() {
+    let compression = |value: &str| {
+        let settings = read(&[("OTEL_EXPORTER_OTLP_COMPRESSION", value)]);
+        (settings.traces.otlp.compression.value, settings.warnings.len())
+    };
+    assert_eq!(compression("GZIP"), (Compression::Gzip, 0));
+    assert_eq!(compression("zstd"), (Compression::Zstd, 0));
+    assert_eq!(compression("none"), (Compression::None, 0));
+    assert_eq!(compression("brotli"), (Compression::None, 1));
+}
+
+#[test]
+fn timeouts_are_milliseconds_and_the_smaller_counts() {
+    const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
+    const EXPORT: &str = "OTEL_BSP_EXPORT_TIMEOUT";
     let timeout = |pairs: &[(&str, &str)]| {
         let settings = read(pairs);
-        (settings.exporter_settings(false, 0).request_timeout, settings.warnings.len())
+        (settings.exporter_settings(Signal::Traces, false, 0).request_timeout, settings.warnings.len())
     };
-    assert_eq!(timeout(&[(TIMEOUT[1], "60000")]), (Duration::from_secs(30), 0), "the export's limit is less");
-    assert_eq!(timeout(&[(TIMEOUT[1], "0")]), (Duration::from_secs(30), 0));
-    assert_eq!(timeout(&[(TIMEOUT[1], "0"), (EXPORT_TIMEOUT, "0")]), (NO_TIMEOUT, 0));
-    assert_eq!(timeout(&[(TIMEOUT[1], "10")]), (Duration::from_millis(10), 1), "seconds were meant");
-    assert_eq!(timeout(&[(TIMEOUT[1], "10s")]), (Duration::from_secs(10), 1));
-    assert_eq!(read(&[(COMPRESSION[1], "brotli")]).warnings.len(), 1);
+    let secs = Duration::from_secs;
+    assert_eq!(timeout(&[(TIMEOUT, "2000")]), (secs(2), 0));
+    assert_eq!(timeout(&[("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "3000"), (TIMEOUT, "2000")]), (secs(3), 0));
+    assert_eq!(timeout(&[(TIMEOUT, "60000")]), (secs(30), 0), "the export's limit is less");
+    assert_eq!(timeout(&[(TIMEOUT, "0")]), (secs(30), 0));
+    assert_eq!(timeout(&[(TIMEOUT, "0"), (EXPORT, "0")]), (NO_TIMEOUT, 0));
+    assert_eq!(timeout(&[(TIMEOUT, "10")]), (Duration::from_millis(10), 1), "Python reads seconds");
+    assert_eq!(timeout(&[(TIMEOUT, "10s")]), (secs(10), 1));
 }
 
 #[test]
 fn batches() {
-    let settings = read(&[(SCHEDULE_DELAY, "0"), (MAX_QUEUE_SIZE, "100"), (TRACES_EXPORTER, "console")]);
+    let settings = read(&[
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_TRACES_EXPORTER", "console"),
+    ]);
     assert_eq!(settings.warnings.len(), 1, "the default batch is larger than the queue");
-    let exporter = settings.exporter_settings(false, 0);
+    let exporter = settings.exporter_settings(Signal::Traces, false, 0);
     assert_eq!((exporter.queue.max_spans, exporter.batch.max_spans), (Some(100), 100));
     assert_eq!(exporter.batch.delay, Duration::ZERO);
-    let settings = read(&[(MAX_EXPORT_BATCH_SIZE, "0"), (MAX_QUEUE_SIZE, "-1"), (SCHEDULE_DELAY, "5s")]);
-    assert_eq!(settings.warnings.len(), 3);
-    let console = |pairs: &[(&str, &str)]| read(pairs).exporter_settings(false, 0).batch.delay;
-    assert_eq!(console(&[(TRACES_EXPORTER, "console")]), Duration::ZERO);
-    assert_eq!(console(&[(TRACES_EXPORTER, "console"), (SCHEDULE_DELAY, "70")]), Duration::from_millis(70));
+    let junk = [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
+    ];
+    assert_eq!(warnings(&junk).len(), 3);
+    let delay = |pairs: &[(&str, &str)]| read(pairs).exporter_settings(Signal::Traces, false, 0).batch.delay;
+    let console = ("OTEL_TRACES_EXPORTER", "console");
+    assert_eq!(delay(&[console]), Duration::ZERO);
+    assert_eq!(delay(&[console, ("OTEL_BSP_SCHEDULE_DELAY", "70")]), Duration::from_millis(70));
+}
+
+#[test]
+fn logs_and_metrics_have_batches_of_their_own() {
+    let settings = read(&[
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "50"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "7000"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "9000"),
+    ]);
+    assert_eq!(settings.logs.batches.max_queue_size.value, Some(50));
+    assert_eq!(settings.logs.batches.max_export_batch_size.value, 50);
+    assert_eq!(settings.logs.batches.schedule_delay.value, Duration::from_secs(1));
+    assert_eq!(settings.metrics.batches.schedule_delay.value, Duration::from_secs(7));
+    assert_eq!(
+        settings.metrics.batches.export_timeout.value,
+        Duration::from_secs(7),
+        "lowered, with a warning"
+    );
+    assert_eq!(settings.traces.batches.max_queue_size.value, None);
+    let settings = read(&[("OTEL_METRIC_EXPORT_INTERVAL", "0")]);
+    assert_eq!(settings.metrics.batches.schedule_delay.value, Duration::from_secs(60));
+    assert!(settings.warnings[0].problem.contains("without a pause"), "{:?}", settings.warnings);
+    let console = read(&[("OTEL_METRICS_EXPORTER", "console")]);
+    assert_eq!(console.metrics.batches.schedule_delay.value, Duration::from_secs(10));
+}
+
+#[test]
+fn delta_and_lowmemory_are_three_words_apart() {
+    let temporality = |value: &str| {
+        read(&[("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", value)]).metric_options.temporality.value
+    };
+    assert_eq!(temporality("DELTA"), Temporality::Delta);
+    assert_eq!(temporality("lowmemory"), Temporality::LowMemory);
+    assert_eq!(temporality("low_memory"), Temporality::Cumulative, "that is how a file spells it");
+    let settings = read(&[
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "always_off"),
+    ]);
+    assert_eq!(settings.metric_options.histogram.value, Histogram::Exponential);
+    assert_eq!(settings.metric_options.exemplar_filter.value, ExemplarFilter::AlwaysOff);
 }
 
 #[test]
 fn the_resource() {
-    let settings = read(&[(SERVICE_NAME, "named"), (RESOURCE_ATTRIBUTES, "service.name=x,team=a%20b")]);
-    let resource = settings.exporter_settings(true, 0).resource;
-    assert_eq!(resource.service_name.as_deref(), Some("named"));
+    let settings = read(&[
+        ("OTEL_SERVICE_NAME", "named"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=x,team=a%20b,plus=1+1"),
+    ]);
+    let resource = settings.exporter_settings(Signal::Traces, true, 0).resource;
+    assert_eq!(resource.service_name.as_deref(), Some("named"), "it beats the attribute");
     let owned = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    assert_eq!(resource.attributes, [owned("service.name", "x"), owned("team", "a b")]);
+    assert_eq!(resource.attributes, [owned("plus", "1+1"), owned("service.name", "x"), owned("team", "a b")]);
     assert!(resource.same_host);
-    let settings = read(&[(RESOURCE_ATTRIBUTES, "good=1,bad")]);
-    assert_eq!(settings.resource_attributes.value, []);
+    let settings = read(&[("OTEL_RESOURCE_ATTRIBUTES", "good=1,bad")]);
+    assert_eq!(settings.resource_attributes.value, [], "one mistake spoils the whole");
     assert_eq!(settings.warnings.len(), 1);
 }
 
 #[test]
-fn a_wrong_protocol_does_not_hide_a_wrong_endpoint() {
-    let wrong = [(PROTOCOL[1], "http/json"), (ENDPOINT, "ftp://c")];
-    let errors = OtelSettings::from_env(&env(&wrong)).map(|_| ()).unwrap_err();
-    let variables: Vec<_> = errors.iter().map(|error| error.variable).collect();
-    assert_eq!(variables, [PROTOCOL[1], ENDPOINT]);
-
-    let unused: Vec<_> = wrong.into_iter().chain([(TRACES_EXPORTER, "none")]).collect();
-    let warnings: Vec<_> = read(&unused).warnings.iter().map(ToString::to_string).collect();
+fn files_of_tls() {
+    let https = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318");
+    let settings = read(&[
+        https,
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c.pem"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/traces.pem"),
+    ]);
+    assert_eq!(settings.warnings, []);
+    let tls = otlp(&settings, Signal::Traces).tls;
+    assert_eq!(tls.ca.as_deref(), Some(Path::new("/traces.pem")));
+    let client = tls.client.unwrap();
     assert_eq!(
-        warnings,
+        (client.certificate.as_path(), client.key.as_path()),
+        (Path::new("/c.pem"), Path::new("/k.pem"))
+    );
+    assert_eq!(otlp(&settings, Signal::Logs).tls.ca.as_deref(), Some(Path::new("/ca.pem")));
+
+    let half = OtelSettings::from_env(&env(&[https, ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/k.pem")]));
+    let errors: Vec<_> = half.unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY=\"/k.pem\": a client has a certificate and its key: \
+             OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE is not set"]
+    );
+    let plain = warnings(&[("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/ca.pem")]);
+    assert_eq!(
+        plain,
         [
-            "OTEL_EXPORTER_OTLP_PROTOCOL=\"http/json\": this protocol is not supported; grpc and http/protobuf are; ignored",
-            "OTEL_EXPORTER_OTLP_ENDPOINT=\"ftp://c\": not an http or https URL; ignored",
+            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE=\"/ca.pem\": no effect: http://localhost:4318/v1/traces is without TLS"
+        ]
+    );
+}
+
+#[test]
+fn samplers() {
+    let sampler = |name: &str, argument: &str| {
+        let settings = read(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)]);
+        (settings.sampler.value, settings.warnings.len())
+    };
+    let ratio = |ratio| SamplerSettings::Ratio(Ratio::new(ratio).unwrap());
+    let parent_based = SamplerSettings::parent_based;
+    assert_eq!(sampler("always_on", ""), (SamplerSettings::AlwaysOn, 0));
+    assert_eq!(sampler("Always_Off", ""), (SamplerSettings::AlwaysOff, 0));
+    assert_eq!(sampler("parentbased_always_on", ""), (parent_based(SamplerSettings::AlwaysOn), 0));
+    assert_eq!(sampler("parentbased_always_off", ""), (parent_based(SamplerSettings::AlwaysOff), 0));
+    assert_eq!(sampler("parentbased_traceidratio", "0.25"), (parent_based(ratio(0.25)), 0));
+    assert_eq!(sampler("parentbased_traceidratio", ""), (parent_based(ratio(1.0)), 0));
+    for junk in ["1.5", "-0.1", "half", "NaN", "10%"] {
+        assert_eq!(sampler("parentbased_traceidratio", junk), (parent_based(ratio(1.0)), 1), "{junk}");
+    }
+    for other in ["jaeger_remote", "parentbased_jaeger_remote", "xray", "random"] {
+        assert_eq!(sampler(other, ""), (SamplerSettings::default(), 1), "{other}");
+    }
+    assert_eq!(sampler("always_on", "0.5"), (SamplerSettings::AlwaysOn, 1), "it takes no ratio");
+}
+
+#[test]
+fn an_argument_without_its_sampler_has_no_effect() {
+    assert_eq!(
+        warnings(&[("OTEL_TRACES_SAMPLER_ARG", "0.1")]),
+        ["OTEL_TRACES_SAMPLER_ARG=\"0.1\": no effect: OTEL_TRACES_SAMPLER is not set"]
+    );
+    assert_eq!(read(&[("OTEL_TRACES_SAMPLER_ARG", "0.1")]).sampler.value, SamplerSettings::default());
+}
+
+#[test]
+fn traceidratio_alone_is_warned_of() {
+    let said = warnings(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")]);
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("parentbased_traceidratio"), "{said:?}");
+}
+
+#[test]
+fn a_specific_limit_beats_the_general_one_which_beats_defaults() {
+    let general = [("OTEL_ATTRIBUTE_COUNT_LIMIT", "5"), ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "7")];
+    let mut limits = crate::engine::settings::Limits::default();
+    read(&general).limits.apply(&mut limits);
+    assert_eq!((limits.max_attributes, limits.max_attribute_value_chars), (5, Some(7)));
+    assert_eq!((limits.max_event_attributes, limits.max_link_attributes), (5, 5));
+    assert_eq!((limits.max_span_events, limits.max_span_links), (128, 128));
+    assert_eq!(read(&general).limits.log_count.value, 5);
+    let specific = [
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "6"),
+        ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0"),
+        ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "2"),
+        ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "1"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "3"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "0"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "9"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "11"),
+    ];
+    let settings = read(&[&general[..], &specific[..]].concat());
+    settings.limits.apply(&mut limits);
+    assert_eq!((limits.max_attributes, limits.max_attribute_value_chars), (6, Some(0)));
+    assert_eq!((limits.max_event_attributes, limits.max_link_attributes), (2, 1));
+    assert_eq!((limits.max_span_events, limits.max_span_links), (3, 0));
+    assert_eq!((settings.limits.log_count.value, settings.limits.log_value_length.value), (9, Some(11)));
+    let unlimited = read(&[("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1")]);
+    assert_eq!((unlimited.limits.span_count.value, unlimited.warnings.len()), (128, 1), "-1 means nothing");
+}
+
+#[test]
+fn propagators_are_a_list() {
+    let propagators = |value: &str| {
+        let settings = read(&[("OTEL_PROPAGATORS", value)]);
+        let Propagators { tracecontext, b3 } = settings.propagators.value;
+        (tracecontext, b3, settings.warnings.len())
+    };
+    assert_eq!(propagators(""), (true, false, 0));
+    assert_eq!(propagators("baggage,tracecontext,tracecontext"), (true, false, 0));
+    assert_eq!(propagators("B3"), (false, true, 0));
+    assert_eq!(propagators("b3multi,baggage"), (false, true, 0));
+    assert_eq!(propagators("none"), (false, false, 0));
+    assert_eq!(propagators("none,b3"), (false, true, 1));
+    assert_eq!(propagators("jaeger"), (true, false, 1), "as if unset");
+    assert_eq!(propagators("jaeger,b3"), (false, true, 1));
+}
+
+#[test]
+fn levels_of_the_log() {
+    let level = |value: &str| {
+        let settings = read(&[("OTEL_LOG_LEVEL", value)]);
+        (settings.log_level.value, settings.warnings.len())
+    };
+    assert_eq!(level("WARN"), (LogLevel::Warn, 0));
+    assert_eq!(level("fatal"), (LogLevel::Error, 0));
+    assert_eq!(level("none"), (LogLevel::Off, 0));
+    assert_eq!(level("loud"), (LogLevel::Info, 1));
+}
+
+#[test]
+fn a_variable_without_effect_says_why() {
+    let said = warnings(&[
+        ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://z"),
+        ("OTEL_EXPORTER_OTLP_SPAN_INSECURE", "true"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1000000"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=hidden"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ]);
+    let has = |text: &str| said.iter().any(|said| said == text);
+    assert!(
+        has(
+            "OTEL_EXPORTER_OTLP_SPAN_INSECURE=\"true\": no effect: an obsolete spelling of `OTEL_EXPORTER_OTLP_TRACES_INSECURE`"
+        ),
+        "{said:?}"
+    );
+    assert!(has("OTEL_METRIC_EXPORT_INTERVAL=\"1000000\": no effect yet: no metrics are made"), "{said:?}");
+    assert!(
+        has("OTEL_EXPORTER_OTLP_METRICS_HEADERS=\"***\": no effect yet: no metrics are made"),
+        "{said:?}"
+    );
+    assert_eq!(said.len(), 4, "{said:?}");
+}
+
+#[test]
+fn unknown_names_get_one_hint_with_the_nearest_known_name() {
+    let said = warnings(&[
+        ("OTEL_TRACE_SAMPLER", "always_on"),
+        ("OTEL_METRICS_EXPORT_INTERVAL", "1"),
+        ("OTEL_EXPORTER_OTLP_HEADER", "a=hidden"),
+        ("OTEL_ZZZ", "1"),
+        ("OTEL_EXPORTER_JAEGER_AGENT_HOST", "j"),
+        ("OTEL_PYTHON_LOG_LEVEL", "info"),
+        ("OTEL_EMPTY_IS_UNSET", ""),
+        ("OTELCOL_X", "1"),
+    ]);
+    assert_eq!(
+        said,
+        [
+            "OTEL_EXPORTER_JAEGER_AGENT_HOST: no longer part of the specification: Jaeger takes OTLP",
+            "OTEL_EXPORTER_OTLP_HEADER: unknown variable; did you mean OTEL_EXPORTER_OTLP_HEADERS?",
+            "OTEL_METRICS_EXPORT_INTERVAL: unknown variable; did you mean OTEL_METRIC_EXPORT_INTERVAL?",
+            "OTEL_TRACE_SAMPLER: unknown variable; did you mean OTEL_TRACES_SAMPLER?",
+            "OTEL_ZZZ: unknown variable",
         ]
     );
 }

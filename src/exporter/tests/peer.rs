@@ -21,15 +21,15 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Request, Status};
 
 /// The next answer of a gRPC peer.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Status(Status),
     Partial(i64, String),
     Never,
 }
 
 /// A gRPC peer; ends with its value.
-pub(super) struct GrpcPeer {
-    pub(super) endpoint: String,
+pub(crate) struct GrpcPeer {
+    pub(crate) endpoint: String,
     log: Arc<Log>,
     _server: JoinSet<()>,
 }
@@ -43,16 +43,17 @@ struct Log {
 }
 
 impl GrpcPeer {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap()).await
     }
 
-    pub(super) async fn start_at(address: SocketAddr) -> Self {
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
         let listener = listen(address);
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Log::default());
-        let service =
-            TraceServiceServer::from_arc(Arc::clone(&log)).accept_compressed(CompressionEncoding::Gzip);
+        let service = TraceServiceServer::from_arc(Arc::clone(&log))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd);
         let mut server = JoinSet::new();
         server.spawn(async move {
             tonic::transport::Server::builder()
@@ -66,20 +67,20 @@ impl GrpcPeer {
         Self { endpoint, log, _server: server }
     }
 
-    pub(super) fn answers(&self, answers: impl IntoIterator<Item = Answer>) {
+    pub(crate) fn answers(&self, answers: impl IntoIterator<Item = Answer>) {
         self.log.answers.lock().unwrap().extend(answers);
     }
 
     /// Names of the spans that it took.
-    pub(super) fn received(&self) -> Vec<String> {
+    pub(crate) fn received(&self) -> Vec<String> {
         self.log.accepted.lock().unwrap().clone()
     }
 
-    pub(super) fn requests(&self) -> Vec<ExportTraceServiceRequest> {
+    pub(crate) fn requests(&self) -> Vec<ExportTraceServiceRequest> {
         self.log.requests.lock().unwrap().clone()
     }
 
-    pub(super) fn headers(&self) -> Vec<HeaderMap> {
+    pub(crate) fn headers(&self) -> Vec<HeaderMap> {
         self.log.headers.lock().unwrap().clone()
     }
 }
@@ -111,29 +112,29 @@ impl TraceService for Log {
 }
 
 /// The span names of a request.
-pub(super) fn names(request: &ExportTraceServiceRequest) -> Vec<String> {
+pub(crate) fn names(request: &ExportTraceServiceRequest) -> Vec<String> {
     let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
     scopes.flat_map(|scope| &scope.spans).map(|span| span.name.clone()).collect()
 }
 
 /// What an HTTP peer was sent.
 #[derive(Debug, Clone)]
-pub(super) struct HttpRequest {
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct HttpRequest {
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// An HTTP peer; answers 200 once its script is over. Ends with its value.
-pub(super) struct HttpPeer {
-    pub(super) endpoint: String,
+pub(crate) struct HttpPeer {
+    pub(crate) endpoint: String,
     script: Arc<Mutex<VecDeque<Response>>>,
     requests: Arc<Mutex<Vec<HttpRequest>>>,
     _server: JoinSet<()>,
 }
 
 impl HttpPeer {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = listen("127.0.0.1:0".parse().unwrap());
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
         let script: Arc<Mutex<VecDeque<Response>>> = Arc::default();
@@ -150,17 +151,17 @@ impl HttpPeer {
         Self { endpoint, script, requests, _server: server }
     }
 
-    pub(super) fn answers(&self, answers: impl IntoIterator<Item = Response>) {
+    pub(crate) fn answers(&self, answers: impl IntoIterator<Item = Response>) {
         self.script.lock().unwrap().extend(answers);
     }
 
-    pub(super) fn requests(&self) -> Vec<HttpRequest> {
+    pub(crate) fn requests(&self) -> Vec<HttpRequest> {
         self.requests.lock().unwrap().clone()
     }
 }
 
 /// An HTTP answer.
-pub(super) fn answer(
+pub(crate) fn answer(
     status: StatusCode,
     headers: &[(&str, &str)],
     body: impl Into<axum::body::Body>,
@@ -171,7 +172,7 @@ pub(super) fn answer(
 }
 
 /// A peer that ends every connection without an answer. Returns where it listens.
-pub(super) fn hang_up_on_everybody(tasks: &mut JoinSet<()>) -> SocketAddr {
+pub(crate) fn hang_up_on_everybody(tasks: &mut JoinSet<()>) -> SocketAddr {
     let listener = listen("127.0.0.1:0".parse().unwrap());
     let address = listener.local_addr().unwrap();
     tasks.spawn(async move {
@@ -185,7 +186,7 @@ pub(super) fn hang_up_on_everybody(tasks: &mut JoinSet<()>) -> SocketAddr {
 }
 
 /// An address where nobody listens.
-pub(super) fn nobody() -> SocketAddr {
+pub(crate) fn nobody() -> SocketAddr {
     listen("127.0.0.1:0".parse().unwrap()).local_addr().unwrap()
 }
 

@@ -18,8 +18,11 @@ use crate::control::policies::{Policies, PolicySettings, Rule};
 use crate::control::policy::{Policy, Rate};
 use crate::engine::StreamId;
 use crate::proto::service::snakepit_bridge_client::SnakepitBridgeClient;
+use crate::receiver::credentials::Credentials;
 use crate::receiver::registry::Registry;
-use crate::receiver::{DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_WORKERS, Drain, Parts, Settings, build};
+use crate::receiver::{
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_WORKERS, Drain, Parts, Settings, build,
+};
 use crate::shard::{ShardMessage, Shards};
 use crate::worker::{Identity, WorkerKey};
 
@@ -32,6 +35,8 @@ pub(super) struct Options {
     pub(super) max_workers: usize,
     pub(super) max_message_bytes: u32,
     pub(super) policies: PolicySettings,
+    pub(super) credentials: Credentials,
+    pub(super) max_connections: usize,
 }
 
 impl Default for Options {
@@ -42,6 +47,8 @@ impl Default for Options {
             max_workers: DEFAULT_MAX_WORKERS,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             policies: PolicySettings::default(),
+            credentials: Credentials::default(),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
         }
     }
 }
@@ -89,6 +96,8 @@ impl Rig {
             listen: "127.0.0.1:0".parse().unwrap(),
             max_message_bytes: options.max_message_bytes,
             host_name: "bridge-host".into(),
+            credentials: options.credentials,
+            max_connections: options.max_connections,
         };
         // The shards' senders live on in the parts: a rig drops a receiver to play a shard that is gone.
         let receiver = build(settings, parts.clone()).await.unwrap();

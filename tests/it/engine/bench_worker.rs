@@ -1,12 +1,16 @@
 //! One worker, one engine, virtual time: tests read as a script of what arrived when.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use snakepit_otel_bridge::control::policy::{Policy, Rate};
 use snakepit_otel_bridge::engine::attributes::AttributeValue;
-use snakepit_otel_bridge::engine::{Engine, EventLedger, Input, Output, Settings, Span, StreamId};
+use snakepit_otel_bridge::engine::{
+    Damage, Engine, EventLedger, Input, Output, RESTORED_GRACE, Settings, Span, StreamId,
+};
 use snakepit_otel_bridge::event::{Event, SpanIdentity, Value};
+use snakepit_otel_bridge::store::{RowKey, ShardCheckpoint};
 use snakepit_otel_bridge::time::{Monotonic, Now, UnixNanos};
 use snakepit_otel_bridge::worker::{Identity, WorkerKey};
 
@@ -119,10 +123,41 @@ impl Sent {
     }
 }
 
+/// What a store has of an engine.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Disk {
+    pub(crate) head: Vec<u8>,
+    pub(crate) rows: BTreeMap<RowKey, Vec<u8>>,
+}
+
+impl Disk {
+    /// As a store does it.
+    pub(crate) fn apply(&mut self, checkpoint: ShardCheckpoint) {
+        if checkpoint.replaces_all {
+            self.rows.clear();
+        }
+        for key in checkpoint.deletes {
+            assert!(self.rows.remove(&key).is_some(), "only what was written is deleted: {key:?}");
+        }
+        self.rows.extend(checkpoint.puts);
+        self.head = checkpoint.head;
+    }
+
+    pub(crate) fn restored(&self, settings: &Arc<Settings>) -> (Engine, Damage) {
+        let rows = self.rows.clone().into_iter();
+        let restored = Engine::restore(Arc::clone(settings), 0, &self.head, rows).expect("a whole head");
+        (restored.engine, restored.damage)
+    }
+}
+
 /// An engine with one connected worker.
 pub(crate) struct Bench {
     pub(crate) engine: Engine,
+    settings: Arc<Settings>,
+    disk: Disk,
     now: Now,
+    /// Nanoseconds for which the bridge did not run.
+    downtime: i64,
     pub(crate) spans: Vec<Span>,
     pub(crate) others: Vec<Output>,
     identity: Identity,
@@ -150,8 +185,18 @@ impl Bench {
         let mut policy = Policy::default();
         worker(&mut identity, &mut policy);
         let now = Now { mono: Monotonic(0), wall: UnixNanos(EPOCH) };
-        let engine = Engine::new(Arc::new(chosen), 0);
-        let mut bench = Self { engine, now, spans: Vec::new(), others: Vec::new(), identity, policy };
+        let settings = Arc::new(chosen);
+        let mut bench = Self {
+            engine: Engine::new(Arc::clone(&settings), 0),
+            settings,
+            disk: Disk::default(),
+            now,
+            downtime: 0,
+            spans: Vec::new(),
+            others: Vec::new(),
+            identity,
+            policy,
+        };
         bench.connect(STREAM);
         bench
     }
@@ -171,6 +216,49 @@ impl Bench {
         self.handle(opened);
     }
 
+    /// Whoever restarts next has other settings.
+    pub(crate) fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings::clone(&self.settings);
+        change(&mut settings);
+        self.settings = Arc::new(settings);
+    }
+
+    /// What a store has after another checkpoint.
+    pub(crate) fn checkpoint(&mut self) -> Disk {
+        self.disk.apply(self.engine.checkpoint());
+        self.disk.clone()
+    }
+
+    /// The bridge ends without a word and is back at once; it recovers from a checkpoint of its last instant.
+    pub(crate) fn restart(&mut self) -> &mut Self {
+        let disk = self.checkpoint();
+        assert_eq!(self.restart_from(&disk), Damage::default());
+        self
+    }
+
+    /// The same, and it takes its time.
+    pub(crate) fn restart_after(&mut self, downtime: Duration) -> &mut Self {
+        self.downtime += i64::try_from(downtime.as_nanos()).expect("a test is short");
+        self.set_time(self.now.mono);
+        self.restart()
+    }
+
+    pub(crate) fn restart_from(&mut self, disk: &Disk) -> Damage {
+        let (engine, damage) = disk.restored(&self.settings);
+        self.engine = engine;
+        damage
+    }
+
+    /// What the bridge says to its engines after it recovered.
+    pub(crate) fn streams_lost(&mut self) {
+        self.engine.streams_lost(self.now, RESTORED_GRACE);
+        self.collect();
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.now
+    }
+
     /// Another stream of the worker, under a policy that was changed.
     pub(crate) fn policy(&mut self, change: impl FnOnce(&mut Policy)) {
         change(&mut self.policy);
@@ -187,9 +275,13 @@ impl Bench {
     }
 
     pub(crate) fn send(&mut self, sent: &Sent) -> &mut Self {
+        self.send_on(STREAM, sent)
+    }
+
+    pub(crate) fn send_on(&mut self, stream: StreamId, sent: &Sent) -> &mut Self {
         let now = self.now;
         let engine = &mut self.engine;
-        sent.with(|event| engine.handle(Input::Event { stream: STREAM, event }, now));
+        sent.with(|event| engine.handle(Input::Event { stream, event }, now));
         self.collect();
         self
     }
@@ -217,7 +309,8 @@ impl Bench {
     }
 
     fn set_time(&mut self, mono: Monotonic) {
-        self.now = Now { mono, wall: UnixNanos(EPOCH + i64::try_from(mono.0).expect("a test is short")) };
+        let wall = EPOCH + self.downtime + i64::try_from(mono.0).expect("a test is short");
+        self.now = Now { mono, wall: UnixNanos(wall) };
     }
 
     fn collect(&mut self) {

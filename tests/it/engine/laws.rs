@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use snakepit_otel_bridge::control::policy::{Policy, Rate};
 use snakepit_otel_bridge::engine::settings::Limits;
 use snakepit_otel_bridge::engine::span::SpanId;
-use snakepit_otel_bridge::engine::{Engine, Input, Output, Settings, Span, StreamId};
+use snakepit_otel_bridge::engine::{Engine, Input, Output, RESTORED_GRACE, Settings, Span, StreamId};
 use snakepit_otel_bridge::time::{Monotonic, Now, UnixNanos};
 use snakepit_otel_bridge::worker::{Identity, WorkerKey};
 
@@ -30,7 +30,7 @@ enum At {
 
 /// One event. Names, ids and times are few, so that everything collides with everything.
 #[derive(Debug, Clone)]
-struct Spec {
+pub(super) struct Spec {
     phase: &'static str,
     operation: &'static str,
     correlation_id: &'static str,
@@ -45,7 +45,7 @@ struct Spec {
 
 /// What happens.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Send(u64, Spec),
     /// An event that was sent before comes again, as it was.
     Again(u64, prop::sample::Index),
@@ -58,7 +58,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Rules {
+pub(super) enum Rules {
     Everything,
     Half,
     Nothing,
@@ -113,7 +113,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let stream = || prop_oneof![6 => Just(1u64), 1 => Just(2), 1 => Just(3)];
     let wait = prop_oneof![
         6 => 0u64..300,
@@ -139,7 +139,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+pub(super) fn limits() -> impl Strategy<Value = Limits> {
     let small = |limits: (usize, usize, usize, usize, usize, usize, usize)| Limits {
         max_open_spans_per_worker: limits.0,
         max_uncertain_per_worker: limits.1,
@@ -156,21 +156,25 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 /// An engine, what it is told, and everything that it said.
-struct World {
-    engine: Engine,
+pub(super) struct World {
+    pub(super) engine: Engine,
     limits: Limits,
-    now: Now,
+    pub(super) now: Now,
     sent: Vec<Sent>,
     /// With the time at which they came.
-    outputs: Vec<(Monotonic, Output)>,
+    pub(super) outputs: Vec<(Monotonic, Output)>,
 }
 
 impl World {
     fn new(limits: &Limits) -> Self {
-        let settings = Settings { limits: limits.clone(), ..Settings::default() };
+        Self::with(Settings { limits: limits.clone(), ..Settings::default() })
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
+        let limits = settings.limits.clone();
         let now = Now { mono: Monotonic(0), wall: UnixNanos(EPOCH) };
         let engine = Engine::new(Arc::new(settings), 0);
-        Self { engine, limits: limits.clone(), now, sent: Vec::new(), outputs: Vec::new() }
+        Self { engine, limits, now, sent: Vec::new(), outputs: Vec::new() }
     }
 
     /// Streams 1 and 2 are one worker's, 3 is another's.
@@ -179,7 +183,7 @@ impl World {
         WorkerKey { node: Arc::from("host"), id: Arc::from(id), pid: Some(4711) }
     }
 
-    fn open(&mut self, stream: u64, rules: Rules) {
+    pub(super) fn open(&mut self, stream: u64, rules: Rules) {
         let everything = Policy::default();
         let policy = match rules {
             Rules::Everything => everything,
@@ -197,7 +201,7 @@ impl World {
         });
     }
 
-    fn take(&mut self, step: &Step) {
+    pub(super) fn take(&mut self, step: &Step) {
         match step {
             Step::Send(stream, spec) => {
                 let sent = self.event(spec);
@@ -220,6 +224,12 @@ impl World {
                 reason: snakepit_otel_bridge::drops::DropReason::Malformed,
             }),
         }
+    }
+
+    /// What the bridge says to its engines after it recovered.
+    pub(super) fn recover(&mut self) {
+        self.engine.streams_lost(self.now, RESTORED_GRACE);
+        self.look();
     }
 
     fn event(&self, spec: &Spec) -> Sent {
@@ -259,7 +269,7 @@ impl World {
         self.look();
     }
 
-    fn handle(&mut self, input: Input<'_, '_>) {
+    pub(super) fn handle(&mut self, input: Input<'_, '_>) {
         self.engine.handle(input, self.now);
         self.look();
     }
@@ -283,7 +293,7 @@ impl World {
         }
     }
 
-    fn pass(&mut self, wait: Duration) {
+    pub(super) fn pass(&mut self, wait: Duration) {
         let until = self.now.mono.after(wait);
         while let Some(at) = self.engine.poll_timeout().filter(|at| *at <= until) {
             self.set_time(at.max(self.now.mono));

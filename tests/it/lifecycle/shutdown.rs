@@ -128,7 +128,7 @@ async fn a_port_that_is_taken_and_a_flag_that_is_wrong_stop_the_start() -> Resul
     for (arguments, code, named) in [
         (["--listen", &address], 69, address.as_str()),
         (["--admin-listen", &address], 69, &address),
-        (["--state-dir", "/tmp"], 64, "--state-dir"),
+        (["--checkpoint-interval", "1ms"], 64, "--checkpoint-interval"),
         (["--span-timeout", "soon"], 64, "soon"),
         (["--no-such-flag", "x"], 64, "--no-such-flag"),
         (["--admin-listen", "0.0.0.0:0"], 64, "--admin-token-file"),

@@ -14,13 +14,14 @@ use super::{fetch, until};
 const SEARCH_LIMIT: usize = 20_000;
 
 /// Tags that Jaeger makes itself or of other parts of a span than its attributes.
-const TAGS_BESIDE_ATTRIBUTES: [&str; 6] = [
+const TAGS_BESIDE_ATTRIBUTES: [&str; 7] = [
     "error",
     "otel.scope.name",
     "otel.scope.version",
     "otel.status_code",
     "otel.status_description",
     "span.kind",
+    "w3c.tracestate",
 ];
 
 /// A Jaeger to ask.

@@ -3,7 +3,7 @@
 //! The second Jaeger stands where Tempo would: it speaks the same protocol to the Collector, and Tempo cannot be had from
 //! package registries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -54,14 +54,31 @@ impl Peers {
     }
 }
 
+/// A Collector with a configuration of the test's own, ready. It ends with the value.
+///
+/// # Errors
+///
+/// When it is not built, or does not get ready; `health` is where its health check listens.
+pub(crate) async fn collector_with(configuration: &Path, health: &str) -> Result<Process> {
+    let mut command = Command::new(Programs::find()?.otelcol);
+    command.arg("--config").arg(configuration);
+    let mut process = Process::spawn("otelcol", &mut command)?;
+    ready(&mut process, "the Collector", &format!("http://{health}/")).await?;
+    Ok(process)
+}
+
 /// Where `make peers` has put the programs.
-struct Programs {
-    otelcol: PathBuf,
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) otelcol: PathBuf,
     jaeger: PathBuf,
 }
 
 impl Programs {
-    fn find() -> Result<Self> {
+    /// # Errors
+    ///
+    /// When they are not built; the message says what to run.
+    pub(crate) fn find() -> Result<Self> {
         let lines = script_output("scripts/peers.sh", "--where")?;
         let path = |name: &str| {
             let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -106,7 +123,12 @@ async fn start_collector(
     Ok((process, format!("http://{grpc}"), format!("http://{http}")))
 }
 
-async fn ready(process: &mut Process, name: &str, url: &str) -> Result<()> {
+/// Waits until a program answers.
+///
+/// # Errors
+///
+/// When it ends, or does not answer in time.
+pub(crate) async fn ready(process: &mut Process, name: &str, url: &str) -> Result<()> {
     until(name, START_LIMIT, async || {
         process.ensure_running()?;
         Ok(fetch(url).await.ok())
@@ -115,7 +137,7 @@ async fn ready(process: &mut Process, name: &str, url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn retried<T>(mut start: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub(crate) async fn retried<T>(mut start: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let mut outcome = start().await;
     for _ in 1..START_ATTEMPTS {
         if outcome.is_ok() {

@@ -235,7 +235,7 @@ fn unzipped(body: &[u8]) -> Vec<u8> {
 }
 
 /// axum's own `serve` is not among the features that the bridge needs.
-async fn axum_server(listener: TcpListener, router: axum::Router) -> Result<()> {
+pub(crate) async fn axum_server(listener: TcpListener, router: axum::Router) -> Result<()> {
     use hyper_util::rt::TokioIo;
     use tower::ServiceExt as _;
     let mut connections = JoinSet::new();

@@ -1,0 +1,216 @@
+//! What outlives the bridge: opens the state directory, lets the engines go on where they stood, and has them written down
+//! every so often.
+//!
+//! Trouble with the directory costs what it would have kept, and never telemetry: without it everything is in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{RunError, clock};
+use crate::config::StateSettings;
+use crate::engine::sampler::Sampler;
+use crate::engine::{self, Span};
+use crate::exporter::signal::Signal;
+use crate::exporter::spool::{Load, SpoolStore};
+use crate::exporter::{ExporterHandle, Parts};
+use crate::shard::journal::{ShardHead, whole_state};
+use crate::shard::recover::{self, Beginning, Remade};
+use crate::shard::{ShardMessage, Shards};
+use crate::store::{Commit, Op, Recovered, SpoolId, Store, StoreSettings};
+use crate::time::Now;
+
+/// How long a start waits until what it found is written anew. Then it goes on, and what it sends may be sent again.
+const FIRST_COMMIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A journal that is larger than this is ended by a checkpoint before its time: a start reads it whole.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+
+/// How often that is looked at.
+const JOURNAL_LOOK: Duration = Duration::from_secs(1);
+
+/// Opens the state directory, where there is to be one.
+pub(super) async fn open(settings: &StateSettings) -> Result<Option<(Store, Recovered)>, RunError> {
+    let Some(dir) = settings.dir.clone() else { return Ok(None) };
+    let settings = StoreSettings::new(dir.clone(), Arc::new(clock::start()));
+    let opened = tokio::task::spawn_blocking(|| Store::open(settings)).await;
+    let opened =
+        opened.map_err(|error| RunError::Internal(format!("opening the state directory: {error}")))?;
+    Ok(match opened {
+        Ok((store, recovered)) => {
+            tell(&dir, &recovered);
+            Some((store, recovered))
+        }
+        Err(error) => {
+            tracing::error!(%error, "nothing is kept on disk: the bridge goes on in memory");
+            None
+        }
+    })
+}
+
+fn tell(dir: &std::path::Path, recovered: &Recovered) {
+    let batches = recovered.spool.len();
+    let items: u64 = recovered.spool.iter().map(|entry| entry.items).sum();
+    tracing::info!(state_dir = %dir.display(), batches, items, "the state directory is open");
+    if recovered.is_behind {
+        tracing::error!(
+            "the state directory had fallen behind when it was last written: open spans and sums begin anew, batches are sent"
+        );
+    }
+    if recovered.damaged.total() > 0 {
+        tracing::error!(damaged = ?recovered.damaged, "parts of the state directory were damaged, and are lost");
+    }
+}
+
+/// Spans on disk that no engine knows of: what was made before the disk fell behind.
+pub(super) fn inherited(recovered: &Recovered) -> u64 {
+    let traces = recovered.spool.iter().filter(|entry| entry.signal == Signal::Traces);
+    if recovered.is_behind { traces.map(|entry| entry.items).sum() } else { 0 }
+}
+
+/// What the exporter is told beside its settings: the sampler, the store, and what is in it.
+pub(super) fn exporter_parts(
+    sampler: Sampler,
+    store: Option<&Store>,
+    recovered: Option<&mut Recovered>,
+) -> Parts {
+    let mut parts =
+        Parts { sampler: Some(Box::new(move |span: &mut Span| sampler.judge(span))), ..Parts::default() };
+    if let (Some(store), Some(recovered)) = (store, recovered) {
+        parts.store = Some(Arc::new(store.clone()));
+        parts.begins_with_checkpoint = true;
+        parts.left = recovered.spool.clone();
+        parts.sums = recovered.sums.remove(&Signal::Traces).unwrap_or_default();
+    }
+    parts
+}
+
+impl SpoolStore for Store {
+    fn next_spool_id(&self) -> SpoolId {
+        Self::next_spool_id(self)
+    }
+
+    fn push(&self, ops: Vec<Op>) -> Commit {
+        Self::push(self, ops)
+    }
+
+    fn durable(&self) -> Commit {
+        Self::durable(self)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Commit> {
+        Self::subscribe(self)
+    }
+
+    fn load(&self, names: Vec<SpoolId>) -> Load {
+        let store = self.clone();
+        Box::pin(async move { store.load(names).await })
+    }
+}
+
+/// Makes the engines of what was kept, and gives the exporter what they make on the way.
+pub(super) fn go_on(
+    recovered: &mut Recovered,
+    settings: &Arc<engine::Settings>,
+    shards: u16,
+    now: Now,
+    exporter: &ExporterHandle,
+) -> Beginning {
+    let beginning = recover::recover(recovered, settings, shards, now, |Remade { shard, ordinal, span }| {
+        // It leaves with the first commit, which nothing is sent before.
+        exporter.export_from(vec![span], Some((shard, ordinal)), Commit::default());
+    });
+    tracing::info!(
+        workers = beginning.workers.len(),
+        replayed = beginning.replayed,
+        "the engines go on where they stood"
+    );
+    beginning
+}
+
+/// Puts everything as it stands into one commit, from which a later start goes on, and waits for it. The exporter's task must
+/// not run before: what a replay made is on disk before it is sent.
+pub(super) async fn write_all(
+    beginning: &mut Beginning,
+    store: &Store,
+    fingerprint: u64,
+    now: Now,
+    exporter: &ExporterHandle,
+) {
+    let mut ops = vec![Op::ForgetShards];
+    for (shard, number) in beginning.shards.iter_mut().zip(0..) {
+        let state =
+            whole_state(ShardHead { now, fingerprint }, shard.engine.checkpoint_all(), shard.next_ordinal);
+        ops.push(Op::Checkpoint { shard: number, state });
+    }
+    let commit = exporter.persist_with(false, |spooled| {
+        ops.extend(spooled);
+        store.push(ops)
+    });
+    if !is_durable(store, commit, FIRST_COMMIT_LIMIT).await {
+        tracing::warn!("what was kept is not written anew yet: the bridge begins all the same");
+    }
+}
+
+async fn is_durable(store: &Store, commit: Commit, within: Duration) -> bool {
+    let mut durable = store.subscribe();
+    timeout(within, durable.wait_for(|durable| *durable >= commit)).await.is_ok_and(|waited| waited.is_ok())
+}
+
+/// Has every shard write down how it stands, every `interval`; all of it, at once, when the store asks for that.
+pub(super) async fn checkpoints(
+    store: Store,
+    shards: Shards,
+    exporter: ExporterHandle,
+    interval: Duration,
+    stop: CancellationToken,
+) {
+    let mut wanted = store.full_checkpoint_wanted();
+    let mut due = clock::after(interval);
+    loop {
+        let look = due.min(clock::after(JOURNAL_LOOK));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            is_there = async { wanted.wait_for(|wanted| *wanted).await.is_ok() } => {
+                if !is_there {
+                    return;
+                }
+            }
+            () = tokio::time::sleep_until(look) => {
+                if look < due && store.journal_bytes() < MAX_JOURNAL_BYTES {
+                    continue;
+                }
+                shards.ask(ShardMessage::Checkpoint).await;
+                due = clock::after(interval);
+                continue;
+            }
+        }
+        write_everything(&store, &shards, &exporter).await;
+        // If it is wanted once more, not at once.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(clock::after(interval)) => {}
+        }
+    }
+}
+
+/// What the store knew is not to be relied on any more: everything, of every shard, in one commit. The shards wait for it,
+/// so that nothing happens between what they say and the commit that holds it.
+pub(super) async fn write_everything(store: &Store, shards: &Shards, exporter: &ExporterHandle) {
+    let mut ops = vec![Op::ForgetShards];
+    let (written, receiver) = watch::channel(None);
+    let ask = |state| ShardMessage::WriteWhole { state, written: receiver.clone() };
+    for (state, shard) in shards.ask(ask).await.into_iter().zip(0..) {
+        let Some(state) = state else { return };
+        ops.push(Op::Checkpoint { shard, state });
+    }
+    let commit = exporter.persist_with(true, |spooled| {
+        ops.extend(spooled);
+        store.push(ops)
+    });
+    written.send_replace(Some(commit));
+    tracing::info!("everything was written anew");
+}

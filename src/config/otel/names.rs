@@ -1,0 +1,82 @@
+//! The names of the variables that each signal has of its own, the signal's before the generic one.
+
+use crate::exporter::signal::Signal;
+
+/// The variables of one signal.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) exporter: &'static str,
+    pub(super) protocol: [&'static str; 2],
+    pub(super) endpoint: [&'static str; 2],
+    pub(super) insecure: [&'static str; 2],
+    pub(super) certificate: [&'static str; 2],
+    pub(super) client_key: [&'static str; 2],
+    pub(super) client_certificate: [&'static str; 2],
+    pub(super) headers: [&'static str; 2],
+    pub(super) compression: [&'static str; 2],
+    pub(super) timeout: [&'static str; 2],
+    /// The longest wait between two exports.
+    pub(super) delay: &'static str,
+    /// The limit of one export.
+    pub(super) export_timeout: &'static str,
+    /// Items that may wait, and items a request; metrics have neither.
+    pub(super) sizes: Option<[&'static str; 2]>,
+}
+
+/// `concat!` makes static text, which no function does.
+macro_rules! names {
+    ($signal:literal, $exporter:literal, $delay:literal, $export_timeout:literal, $sizes:expr) => {
+        Names {
+            exporter: $exporter,
+            protocol: names!(option $signal, "PROTOCOL"),
+            endpoint: names!(option $signal, "ENDPOINT"),
+            insecure: names!(option $signal, "INSECURE"),
+            certificate: names!(option $signal, "CERTIFICATE"),
+            client_key: names!(option $signal, "CLIENT_KEY"),
+            client_certificate: names!(option $signal, "CLIENT_CERTIFICATE"),
+            headers: names!(option $signal, "HEADERS"),
+            compression: names!(option $signal, "COMPRESSION"),
+            timeout: names!(option $signal, "TIMEOUT"),
+            delay: $delay,
+            export_timeout: $export_timeout,
+            sizes: $sizes,
+        }
+    };
+    (option $signal:literal, $option:literal) => {
+        [
+            concat!("OTEL_EXPORTER_OTLP_", $signal, "_", $option),
+            concat!("OTEL_EXPORTER_OTLP_", $option),
+        ]
+    };
+}
+
+static TRACES: Names = names!(
+    "TRACES",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    Some(["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"])
+);
+static METRICS: Names = names!(
+    "METRICS",
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
+    None
+);
+static LOGS: Names = names!(
+    "LOGS",
+    "OTEL_LOGS_EXPORTER",
+    "OTEL_BLRP_SCHEDULE_DELAY",
+    "OTEL_BLRP_EXPORT_TIMEOUT",
+    Some(["OTEL_BLRP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"])
+);
+
+/// The variables of `signal`.
+pub(super) const fn names(signal: Signal) -> &'static Names {
+    match signal {
+        Signal::Traces => &TRACES,
+        Signal::Metrics => &METRICS,
+        Signal::Logs => &LOGS,
+    }
+}

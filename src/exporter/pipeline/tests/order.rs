@@ -1,0 +1,119 @@
+//! Which batch goes when.
+
+use super::*;
+use crate::exporter::queue::LIVE_FOR;
+
+fn four_ways() -> PipelineSettings {
+    PipelineSettings { max_in_flight: 4, ..settings() }
+}
+
+#[test]
+fn live_batches_go_before_the_backlog_and_leave_it_a_way() {
+    let mut pipeline = pipeline(four_ways());
+    (0..20).for_each(|_| admit(&mut pipeline, 0).unwrap());
+    let old: Vec<_> = pipeline.queue.uncopied().collect();
+    let now = LIVE_FOR.as_nanos() as u64;
+    (0..20).for_each(|_| admit(&mut pipeline, now).unwrap());
+    let first: Vec<_> = std::iter::from_fn(|| begin(&mut pipeline, now)).collect();
+    assert_eq!(first.len(), 4);
+    assert_eq!(first.iter().filter(|id| old.contains(id)).collect::<Vec<_>>(), [&old[0]]);
+    settle(&mut pipeline, old[0], accepted(), now);
+    assert_eq!(
+        begin(&mut pipeline, now),
+        Some(old[1]),
+        "the backlog's way stays the backlog's, oldest first"
+    );
+}
+
+#[test]
+fn a_backlog_leaves_a_way_to_what_comes_next() {
+    let mut pipeline = pipeline(four_ways());
+    (0..20).for_each(|_| admit(&mut pipeline, 0).unwrap());
+    let now = LIVE_FOR.as_nanos() as u64;
+    assert_eq!(std::iter::from_fn(|| begin(&mut pipeline, now)).count(), 3);
+    assert_eq!(pipeline.poll_timeout(), None, "nothing to do until an answer");
+    admit(&mut pipeline, now).unwrap();
+    assert!(begin(&mut pipeline, now).is_some());
+}
+
+/// One that is poisoned and hangs until its time-out, again and again, takes one way; the rest goes on as if it were not.
+#[test]
+fn a_poisoned_batch_that_hangs_delays_nothing_that_is_live() {
+    let mut pipeline = pipeline(four_ways());
+    admit(&mut pipeline, 0).unwrap();
+    let poisoned = begin(&mut pipeline, 0).unwrap();
+    let mut hangs_until = Some(10 * SECOND);
+    let mut now = 0;
+    let mut worst = 0;
+    let mut delivered = 0;
+    while now < 600 * SECOND {
+        now += SECOND / 10;
+        if hangs_until.is_some_and(|until| until <= now) {
+            hangs_until = None;
+            settle(&mut pipeline, poisoned, retry(None), now);
+        }
+        admit(&mut pipeline, now).unwrap();
+        while let Some(request) = pipeline.next_request(at(now)) {
+            if request.id == poisoned {
+                hangs_until = Some(now + 10 * SECOND);
+            } else {
+                let filled = pipeline.queue.flying(request.id).unwrap().filled_at.0.cast_unsigned();
+                worst = worst.max(now - filled);
+                delivered += 1;
+                settle(&mut pipeline, request.id, accepted(), now);
+            }
+        }
+    }
+    assert_eq!((delivered, worst), (6000, 0));
+    let snapshot = snapshot(&pipeline);
+    assert!(!snapshot.peer_is_down);
+    assert!((10..60).contains(&snapshot.retries), "{} retries in ten minutes", snapshot.retries);
+}
+
+#[test]
+fn many_poisoned_batches_delay_no_healthy_one() {
+    let mut pipeline = pipeline(four_ways());
+    (0..50).for_each(|_| admit(&mut pipeline, 0).unwrap());
+    let poisoned: Vec<_> = pipeline.queue.uncopied().step_by(5).collect();
+    let mut healthy = 0;
+    for now in 0..1000 {
+        while let Some(id) = begin(&mut pipeline, now * SECOND / 100) {
+            let outcome = if poisoned.contains(&id) { retry(None) } else { accepted() };
+            healthy += u64::from(!poisoned.contains(&id));
+            settle(&mut pipeline, id, outcome, now * SECOND / 100);
+        }
+    }
+    assert_eq!((healthy, snapshot(&pipeline).queued_spans), (40, 10));
+}
+
+#[test]
+fn a_lone_batch_that_fails_again_and_again_does_not_hold_up_the_next() {
+    let mut pipeline = pipeline(four_ways());
+    admit(&mut pipeline, 0).unwrap();
+    let mut now = 0;
+    for _ in 0..20 {
+        now = pipeline.poll_timeout().unwrap().0.max(now);
+        let id = begin(&mut pipeline, now).unwrap();
+        settle(&mut pipeline, id, retry(None), now);
+    }
+    admit(&mut pipeline, now + 1).unwrap();
+    assert!(begin(&mut pipeline, now + 1).is_some());
+}
+
+/// A peer that takes what is small and not what is large, with both coming: nobody starves.
+#[test]
+fn two_signals_do_not_know_of_each_other() {
+    let mut traces = pipeline(settings());
+    let mut metrics = pipeline(PipelineSettings { signal: Signal::Metrics, ..settings() });
+    for now in 0..5 {
+        admit(&mut traces, now).unwrap();
+        metrics.admit_ready(Bytes::from_static(&[0x0a, 0]), 1, Provenance::default(), at(now)).unwrap();
+        let down = begin(&mut traces, now);
+        down.into_iter().for_each(|id| drop(settle(&mut traces, id, retry(Some(500)), now)));
+        let up = begin(&mut metrics, now).unwrap();
+        settle(&mut metrics, up, accepted(), now);
+    }
+    let (traces, metrics) = (snapshot(&traces), snapshot(&metrics));
+    assert_eq!((traces.signal, traces.exported, traces.queued_spans), (Signal::Traces, 0, 5));
+    assert_eq!((metrics.signal, metrics.exported, metrics.queued_spans), (Signal::Metrics, 5, 0));
+}

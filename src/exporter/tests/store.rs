@@ -1,0 +1,221 @@
+//! The exporter with a store, and with a sampler.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::peer::{Answer, GrpcPeer, nobody};
+use super::*;
+use crate::exporter::spool::{Load, SpoolStore};
+use crate::exporter::{Parts, build_with};
+use crate::store::{Commit, Op, SignalSums, SpoolEntry, SpoolId};
+
+/// Keeps everything in memory; durable at once, unless the test holds it back.
+struct MemoryStore {
+    next: AtomicU64,
+    durable: watch::Sender<Commit>,
+    holds_back: bool,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    last: u64,
+    batches: BTreeMap<SpoolId, (SpoolEntry, Bytes)>,
+    sums: SignalSums,
+    loads: Vec<usize>,
+}
+
+impl MemoryStore {
+    fn new(holds_back: bool) -> Arc<Self> {
+        Arc::new(Self {
+            next: AtomicU64::new(0),
+            durable: watch::Sender::new(Commit(0)),
+            holds_back,
+            held: Mutex::default(),
+        })
+    }
+
+    fn let_go(&self) {
+        self.durable.send_replace(Commit(self.held.lock().unwrap().last));
+    }
+
+    /// What the next run finds.
+    fn parts(self: &Arc<Self>) -> Parts {
+        let held = self.held.lock().unwrap();
+        Parts {
+            store: Some(Arc::clone(self) as Arc<dyn SpoolStore>),
+            left: held.batches.values().map(|(entry, _)| entry.clone()).collect(),
+            sums: held.sums.clone(),
+            ..Parts::default()
+        }
+    }
+}
+
+impl SpoolStore for MemoryStore {
+    fn next_spool_id(&self) -> SpoolId {
+        SpoolId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn push(&self, ops: Vec<Op>) -> Commit {
+        let mut held = self.held.lock().unwrap();
+        held.last += 1;
+        for op in ops {
+            match op {
+                Op::Spool { id, signal, items, body, filled_at, origins } => {
+                    let bytes = body.len() as u64;
+                    held.batches
+                        .insert(id, (SpoolEntry { id, signal, items, bytes, filled_at, origins }, body));
+                }
+                Op::Settled { spool, exported, refused, .. } => {
+                    if let Some(name) = spool {
+                        held.batches.remove(&name);
+                    }
+                    held.sums.exported += exported;
+                    for (reason, items) in refused {
+                        *held.sums.refused.entry(reason.to_owned()).or_default() += items;
+                    }
+                }
+                Op::Journal { .. } | Op::Checkpoint { .. } | Op::ForgetShards => panic!("not the exporter's"),
+            }
+        }
+        let commit = Commit(held.last);
+        drop(held);
+        if !self.holds_back {
+            self.let_go();
+        }
+        commit
+    }
+
+    fn durable(&self) -> Commit {
+        *self.durable.borrow()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Commit> {
+        self.durable.subscribe()
+    }
+
+    /// Two at a time, as a store that bounds its answers.
+    fn load(&self, names: Vec<SpoolId>) -> Load {
+        let mut held = self.held.lock().unwrap();
+        held.loads.push(names.len());
+        let bodies = names.into_iter().take(2);
+        let bodies: Vec<_> =
+            bodies.map(|name| (name, held.batches.get(&name).map(|(_, body)| body.clone()))).collect();
+        Box::pin(async move { bodies })
+    }
+}
+
+fn start(settings: ExporterSettings, parts: Parts) -> Running {
+    let (handle, task) = build_with(settings, clock(), parts).unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task);
+    Running { handle, _task: tasks }
+}
+
+fn small(endpoint: &str) -> ExporterSettings {
+    let mut settings = settings(Protocol::Grpc, endpoint);
+    settings.queue.max_bytes = 4_000;
+    settings
+}
+
+#[tokio::test]
+async fn a_restart_in_an_outage_delivers_everything_once_the_peer_is_back() {
+    let store = MemoryStore::new(false);
+    let address = nobody();
+    let exporter = start(small(&format!("http://{address}")), store.parts());
+    for number in 0..100_u64 {
+        exporter.handle.export_from(vec![span("a")], Some((0, number)), Commit(0));
+        tokio::task::yield_now().await;
+    }
+    let snapshot = exporter.until(|snapshot| snapshot.spooled > 50).await;
+    assert!(snapshot.queued_bytes <= 4_000);
+    let snapshot = exporter.handle.shutdown(PATIENCE).await;
+    assert!(snapshot.adds_up());
+    assert_eq!((snapshot.spooled, snapshot.refused_total()), (100, 0), "{snapshot:?}");
+    drop(exporter);
+
+    let peer = GrpcPeer::start_at(address).await;
+    let exporter = start(settings(Protocol::Grpc, &peer.endpoint), store.parts());
+    assert_eq!(exporter.handle.snapshot().made, 100);
+    let snapshot = exporter.until(|snapshot| snapshot.exported == 100).await;
+    assert_eq!((snapshot.spooled, snapshot.spooled_bytes, snapshot.queued_spans), (0, 0, 0));
+    assert_eq!(peer.received().len(), 100);
+    exporter.finish().await;
+    let held = store.held.lock().unwrap();
+    assert!(held.batches.is_empty());
+    assert_eq!(held.sums.exported, 100);
+    assert!(held.loads.iter().any(|asked| *asked > 2), "{:?}", held.loads);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_before_its_inputs_are_durable() {
+    let store = MemoryStore::new(true);
+    let peer = GrpcPeer::start().await;
+    let exporter = start(settings(Protocol::Grpc, &peer.endpoint), store.parts());
+    let needs = store.push(Vec::new());
+    exporter.handle.export_from(vec![span("a")], Some((0, 0)), needs);
+    exporter.export(&["b"]);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(peer.received().is_empty());
+    store.let_go();
+    exporter.until(|snapshot| snapshot.exported == 2).await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_comes_after_everything_made_before_it() {
+    let store = MemoryStore::new(true);
+    let mut settings = settings(Protocol::Grpc, &format!("http://{}", nobody()));
+    settings.batch.delay = Duration::from_secs(3600);
+    let exporter = start(settings, store.parts());
+    exporter.export(&["a", "b"]);
+    let mut written = Vec::new();
+    let commit = exporter.handle.persist_with(false, |ops| {
+        written = ops.iter().map(|op| matches!(op, Op::Spool { items: 2, .. })).collect();
+        store.push(ops)
+    });
+    assert_eq!((written, commit), (vec![true], Commit(1)));
+    exporter.handle.persist_with(false, |ops| {
+        assert!(ops.is_empty());
+        Commit(1)
+    });
+}
+
+#[tokio::test]
+async fn what_a_peer_finds_too_large_arrives_in_pieces_by_way_of_the_store() {
+    let store = MemoryStore::new(false);
+    let peer = GrpcPeer::start().await;
+    let too_large = tonic::Status::resource_exhausted("grpc: received message larger than max (9 vs. 4)");
+    peer.answers([Answer::Status(too_large.clone()), Answer::Status(too_large)]);
+    let exporter = start(settings(Protocol::Grpc, &peer.endpoint), store.parts());
+    exporter.export(&["a", "b", "c", "d"]);
+    let snapshot = exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    let lost = snapshot.refused.get("item_too_large").copied().unwrap_or(0);
+    assert!(snapshot.requests_split > 0 && lost <= 1, "{snapshot:?}");
+    assert_eq!(peer.received().len() as u64 + lost, 4);
+    exporter.finish().await;
+    assert!(store.held.lock().unwrap().batches.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_sampler_leaves_out_is_counted_and_not_sent() {
+    let store = MemoryStore::new(false);
+    let peer = GrpcPeer::start().await;
+    let sampler = Box::new(|span: &mut crate::engine::span::Span| {
+        span.trace_state = Some("vendor=8".into());
+        &*span.name != "out"
+    });
+    let parts = Parts { sampler: Some(sampler), ..store.parts() };
+    let exporter = start(settings(Protocol::Grpc, &peer.endpoint), parts);
+    let spans = ["a", "out", "out", "b"].map(span).into();
+    exporter.handle.export_from(spans, Some((3, 7)), Commit(0));
+    let snapshot = exporter.finish().await;
+    assert_eq!((snapshot.made, snapshot.exported, snapshot.sampled_out), (4, 2, 2));
+    assert_eq!(peer.received(), ["a", "b"]);
+    let sent = &peer.requests()[0].resource_spans[0].scope_spans[0].spans[0];
+    assert_eq!(sent.trace_state, "vendor=8");
+    assert_eq!(store.held.lock().unwrap().sums.refused, BTreeMap::from([("sampled_out".to_owned(), 2)]));
+}

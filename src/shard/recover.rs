@@ -1,0 +1,211 @@
+//! Lets the engines go on where a run before this one left them.
+//!
+//! | what | becomes |
+//! |---|---|
+//! | a shard's checkpoint | its engine |
+//! | a shard's journal | happens again, and makes what it made then |
+//! | an output whose fate is on disk | nothing more |
+//! | any other output | an output of this run, for the exporter |
+//! | another number of shards than then | the same workers, divided anew |
+//!
+//! Then no worker has a stream any more, and each may come back within its grace.
+//!
+//! Law: an output is known by its ordinal only where the replay is the original: same program, same settings, nothing
+//! damaged. Else no output passes for one whose fate is on disk: it may be sent twice, and is not lost.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::engine::{
+    Damage, Engine, KnownWorker, Output, RESTORED_GRACE, Restored, Settings, Span, StreamId,
+};
+
+use crate::shard::journal::{fingerprint, records, split_head};
+use crate::shard::replay::{Replayed, Settled, replay};
+use crate::shard::shard_of;
+use crate::store::{Recovered, RecoveredShard};
+use crate::time::{Monotonic, Now};
+
+/// Where the engines stand when a bridge begins.
+#[derive(Debug)]
+pub struct Beginning {
+    /// One a shard.
+    pub shards: Vec<ShardBeginning>,
+    /// Workers that may come back.
+    pub workers: Vec<KnownWorker>,
+    /// No stream has had this number or a larger one.
+    pub next_stream: StreamId,
+    /// Inputs that happened again.
+    pub replayed: u64,
+}
+
+/// Where one shard stands.
+#[derive(Debug)]
+pub struct ShardBeginning {
+    /// Its engine.
+    pub engine: Engine,
+    /// Of its next output.
+    pub next_ordinal: u64,
+}
+
+/// An output of a replay.
+#[derive(Debug)]
+pub struct Remade {
+    /// The shard that made it.
+    pub shard: u16,
+    /// Its number.
+    pub ordinal: u64,
+    /// What it is.
+    pub span: Span,
+}
+
+/// Shards to which nothing has happened yet.
+#[must_use]
+pub fn fresh(settings: &Arc<Settings>, shards: u16) -> Beginning {
+    let beginning =
+        |shard| ShardBeginning { engine: Engine::new(Arc::clone(settings), shard), next_ordinal: 0 };
+    Beginning {
+        shards: (0..shards).map(beginning).collect(),
+        workers: Vec::new(),
+        next_stream: StreamId(1),
+        replayed: 0,
+    }
+}
+
+/// The last instant of the run before: the clock goes on from here, so that time-outs have the time that was left.
+#[must_use]
+pub fn last_instant(recovered: &Recovered) -> Monotonic {
+    let of_shard = |shard: &RecoveredShard| {
+        let head = shard.head.as_deref().and_then(|head| split_head(head).ok());
+        let journalled = shard.journal.last().into_iter().flat_map(|journal| records(journal));
+        let last = journalled.filter_map(Result::ok).last();
+        [head.map(|(head, _)| head.now.mono), last.map(|record| record.now.mono)].into_iter().flatten().max()
+    };
+    recovered.shards.iter().filter_map(of_shard).max().unwrap_or_default()
+}
+
+/// Makes the engines of what was kept. `on_output` gets the outputs of the replay whose fate is not on disk, in the order of
+/// their shard.
+pub fn recover(
+    recovered: &mut Recovered,
+    settings: &Arc<Settings>,
+    shards: u16,
+    now: Now,
+    mut on_output: impl FnMut(Remade),
+) -> Beginning {
+    let spooled = recovered.spool.iter().flat_map(|entry| entry.origins.iter().cloned());
+    let settled = Settled::new(spooled.chain(recovered.settled.iter().cloned()));
+    let is_whole = recovered.damaged.total() == 0 && recovered.set_aside.is_none();
+    let mut beginnings = Vec::new();
+    let mut replayed = 0;
+    for shard in std::mem::take(&mut recovered.shards) {
+        let number = shard.shard;
+        let (beginning, records) = go_on(shard, settings, &settled, is_whole, &mut on_output);
+        replayed += records;
+        beginnings.push((number, beginning));
+    }
+    let is_as_before = beginnings.iter().map(|(number, _)| *number).eq(0..shards);
+    let mut beginnings: Vec<_> = beginnings.into_iter().map(|(_, beginning)| beginning).collect();
+    if !is_as_before {
+        beginnings = divided_anew(beginnings, settings, shards);
+    }
+    for (beginning, shard) in beginnings.iter_mut().zip(0..) {
+        beginning.engine.streams_lost(now, RESTORED_GRACE);
+        // Incarnations that another had replaced already have no grace.
+        while let Some(output) = beginning.engine.next_output() {
+            if let Output::Span(span) = output {
+                on_output(Remade { shard, ordinal: beginning.next_ordinal, span });
+                beginning.next_ordinal += 1;
+            }
+        }
+    }
+    Beginning {
+        workers: beginnings.iter().flat_map(|beginning| beginning.engine.known_workers()).collect(),
+        next_stream: beginnings
+            .iter()
+            .map(|beginning| beginning.engine.next_stream())
+            .max()
+            .unwrap_or(StreamId(1)),
+        shards: beginnings,
+        replayed,
+    }
+}
+
+/// One shard, and the records of its journal.
+fn go_on(
+    shard: RecoveredShard,
+    settings: &Arc<Settings>,
+    settled: &Settled,
+    is_whole: bool,
+    on_output: &mut impl FnMut(Remade),
+) -> (ShardBeginning, u64) {
+    let RecoveredShard { shard: number, next_ordinal, head, rows, journal } = shard;
+    let fresh = || Restored { engine: Engine::new(Arc::clone(settings), number), damage: Damage::default() };
+    let head = head.as_deref().map(split_head);
+    let (restored, mut is_exact) = match head {
+        // Nothing was ever written of it, or nothing that can be read.
+        None => (fresh(), next_ordinal == 0),
+        Some(Err(error)) => {
+            tracing::error!(shard = number, %error, "a checkpoint could not be read: its open spans are lost");
+            (fresh(), false)
+        }
+        Some(Ok((head, of_engine))) => {
+            match Engine::restore(Arc::clone(settings), number, of_engine, rows.into_iter()) {
+                Ok(restored) => (restored, head.fingerprint == fingerprint(settings)),
+                Err(error) => {
+                    tracing::error!(shard = number, %error, "a checkpoint could not be read: its open spans are lost");
+                    (fresh(), false)
+                }
+            }
+        }
+    };
+    let Restored { engine, damage } = restored;
+    if damage != Damage::default() {
+        tracing::error!(shard = number, ?damage, "parts of a checkpoint could not be read: they are lost");
+        is_exact = false;
+    }
+    is_exact &= is_whole;
+    if !is_exact && !journal.is_empty() {
+        tracing::warn!(
+            shard = number,
+            "what happened since the last checkpoint may not be made again exactly (another version or configuration, or \
+             damage): spans of then may be sent twice"
+        );
+    }
+    // Numbers of before mean something else then.
+    let behind = settled.end_of(number).max(next_ordinal);
+    let mut ordinal = if is_exact { next_ordinal } else { behind };
+    let replaying = AssertUnwindSafe(|| {
+        let mut engine = engine;
+        let replayed = replay(&mut engine, journal.iter().map(AsRef::as_ref), |span| {
+            if !is_exact || !settled.contains(number, ordinal) {
+                on_output(Remade { shard: number, ordinal, span });
+            }
+            ordinal += 1;
+        });
+        (engine, replayed)
+    });
+    // What made a bridge panic once must not keep it from ever starting again.
+    let (engine, replayed) = catch_unwind(replaying).unwrap_or_else(|_| {
+        tracing::error!(shard = number, "a shard could not go on where it stood: its open spans are lost");
+        (fresh().engine, Replayed::default())
+    });
+    if replayed.is_cut {
+        tracing::error!(shard = number, "a journal could not be read to its end: what arrived after is lost");
+    }
+    (ShardBeginning { engine, next_ordinal: ordinal.max(behind) }, replayed.records)
+}
+
+/// Numbers go on behind all of them, so that none has two meanings.
+fn divided_anew(
+    beginnings: Vec<ShardBeginning>,
+    settings: &Arc<Settings>,
+    shards: u16,
+) -> Vec<ShardBeginning> {
+    let next_ordinal = beginnings.iter().map(|beginning| beginning.next_ordinal).max().unwrap_or_default();
+    let engines = beginnings.into_iter().map(|beginning| beginning.engine).collect();
+    Engine::regrouped(settings, engines, shards, |worker| shard_of(worker, shards))
+        .into_iter()
+        .map(|engine| ShardBeginning { engine, next_ordinal })
+        .collect()
+}

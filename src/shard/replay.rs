@@ -1,0 +1,142 @@
+//! Lets happen again what happened since the last checkpoint.
+//!
+//! What the engine makes of it is the same as then, so each output is known by its ordinal, and what became of it may be
+//! on disk already: as a batch that waits, or as one whose fate is known. Only the others are made anew.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::engine::{Engine, Input, Output, Span};
+use crate::event::Event;
+use crate::shard::journal::{Happened, Record, records};
+use crate::shard::task::take_event;
+use crate::store::Origin;
+use crate::time::Now;
+
+/// The outputs whose fate is on disk.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// By shard; sorted, and none touches another.
+    ranges: BTreeMap<u16, Vec<Range<u64>>>,
+}
+
+impl Settled {
+    /// Those of these origins, in whatever order.
+    #[must_use]
+    pub fn new(origins: impl IntoIterator<Item = Origin>) -> Self {
+        let mut ranges: BTreeMap<u16, Vec<Range<u64>>> = BTreeMap::new();
+        for Origin { shard, ordinals } in origins {
+            ranges.entry(shard).or_default().push(ordinals);
+        }
+        for ranges in ranges.values_mut() {
+            ranges.sort_by_key(|range| range.start);
+            let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+            for range in ranges.drain(..).filter(|range| !range.is_empty()) {
+                match merged.last_mut() {
+                    Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                    _ => merged.push(range),
+                }
+            }
+            *ranges = merged;
+        }
+        Self { ranges }
+    }
+
+    /// Whether the fate of this output is on disk.
+    #[must_use]
+    pub fn contains(&self, shard: u16, ordinal: u64) -> bool {
+        let Some(ranges) = self.ranges.get(&shard) else { return false };
+        let after = ranges.partition_point(|range| range.start <= ordinal);
+        after > 0 && ranges[after - 1].contains(&ordinal)
+    }
+
+    /// One more than the last of them, of a shard.
+    #[must_use]
+    pub fn end_of(&self, shard: u16) -> u64 {
+        self.ranges.get(&shard).and_then(|ranges| ranges.last()).map_or(0, |range| range.end)
+    }
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replayed {
+    /// Inputs that were handled again.
+    pub records: u64,
+    /// When the last of them was, the first time.
+    pub last: Option<Now>,
+    /// Something could not be read. What came after is lost, as if it had not arrived.
+    pub is_cut: bool,
+}
+
+/// Lets what these journals say happen to `engine`; `on_span` gets what it makes, in order.
+pub fn replay<'a>(
+    engine: &mut Engine,
+    journals: impl IntoIterator<Item = &'a [u8]>,
+    mut on_span: impl FnMut(Span),
+) -> Replayed {
+    let mut replayed = Replayed::default();
+    for journal in journals {
+        for record in records(journal) {
+            let Ok(record) = record else {
+                replayed.is_cut = true;
+                return replayed;
+            };
+            replayed.records += 1;
+            replayed.last = Some(record.now);
+            apply(engine, record);
+            while let Some(output) = engine.next_output() {
+                match output {
+                    Output::Span(span) => on_span(span),
+                    // Who is known is asked once the replay is over; and whoever was warned has been.
+                    Output::WorkerForgotten { .. } | Output::Warning(_) => {}
+                }
+            }
+        }
+    }
+    replayed
+}
+
+fn apply(engine: &mut Engine, Record { now, happened }: Record<'_>) {
+    match happened {
+        Happened::Opened { stream, worker, identity, policy } => {
+            engine.handle(Input::StreamOpened { stream, worker, identity, policy }, now);
+        }
+        Happened::Messages { stream, messages } => {
+            let mut event = Event::default();
+            for message in messages.iter() {
+                take_event(engine, stream, message, &mut event, now);
+            }
+        }
+        Happened::Closed { stream } => engine.handle(Input::StreamClosed { stream }, now),
+        Happened::Superseded { worker } => engine.handle(Input::Superseded { worker }, now),
+        Happened::Evict { spans } => {
+            engine.handle(Input::Evict { spans: usize::try_from(spans).unwrap_or(usize::MAX) }, now);
+        }
+        Happened::Due => engine.handle_timeout(now),
+        Happened::Paused => engine.handle(Input::Pause, now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(shard: u16, ordinals: Range<u64>) -> Origin {
+        Origin { shard, ordinals }
+    }
+
+    #[test]
+    fn settled_outputs_are_those_of_any_range() {
+        let settled = Settled::new([
+            origin(0, 10..12),
+            origin(1, 0..1),
+            origin(0, 3..5),
+            origin(0, 4..8),
+            origin(0, 8..9),
+        ]);
+        let of = |shard| (0..14).filter(|ordinal| settled.contains(shard, *ordinal)).collect::<Vec<_>>();
+        assert_eq!(of(0), [3, 4, 5, 6, 7, 8, 10, 11]);
+        assert_eq!(of(1), [0]);
+        assert_eq!(of(2), [0_u64; 0]);
+    }
+}
