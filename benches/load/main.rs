@@ -10,6 +10,7 @@
 //! | `b` | 10,000 spans a second over 8 workers, and the real Collector forwarding as many to the same sink |
 //! | `c` | memory: idle, with 100,000 open spans, after they ended |
 //! | `d` | latency from an end's sending to its span's arrival, at 10,000 spans a second |
+//! | `e` | the Collector away, with a state directory: cost, memory, and how fast the backlog goes |
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
 mod bridge;
@@ -34,11 +35,12 @@ const FLOOR_ROLE: &str = "serve-floor";
 
 type Scenario = fn(&mut Report) -> Result<()>;
 
-const SCENARIOS: [(&str, Scenario); 4] = [
+const SCENARIOS: [(&str, Scenario); 5] = [
     ("a", scenarios::saturated::run),
     ("b", scenarios::paced::run),
     ("c", scenarios::memory::run),
     ("d", scenarios::latency::run),
+    ("e", scenarios::outage::run),
 ];
 
 fn main() -> Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod outage;
 pub(crate) mod paced;
 pub(crate) mod saturated;
 

@@ -31,6 +31,15 @@ pub(crate) enum Reading {
     Latency,
 }
 
+/// An address that nobody listens on yet.
+///
+/// # Errors
+///
+/// When there is none.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 /// A running sink. It ends with the scenario.
 #[derive(Debug)]
 pub(crate) struct Sink {
@@ -60,13 +69,22 @@ impl Sink {
     ///
     /// When there is none.
     pub(crate) fn start(reading: Reading) -> Result<Self> {
+        Self::start_at(reading, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Listens on this address.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had.
+    pub(crate) fn start_at(reading: Reading, address: SocketAddr) -> Result<Self> {
         let received = Arc::<Mutex<Received>>::default();
         let (stop, stopped) = oneshot::channel::<()>();
         let service = TraceService { reading, received: Arc::clone(&received) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let incoming = {
             let _context = runtime.enter();
-            TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?.with_nodelay(Some(true))
+            TcpIncoming::bind(address)?.with_nodelay(Some(true))
         };
         let address = incoming.local_addr().context("failed to find the sink's address")?;
         std::thread::spawn(move || {
