@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{RunError, clock};
 use crate::config::StateSettings;
+use crate::diagnostics::lifecycle;
 use crate::engine::sampler::Sampler;
 use crate::engine::{self, Span};
 use crate::exporter::signal::Signal;
@@ -119,6 +121,7 @@ pub(super) fn go_on(
     now: Now,
     exporter: &ExporterHandle,
 ) -> Beginning {
+    let _recovery = lifecycle("recovery").entered();
     let beginning = recover::recover(recovered, settings, shards, now, |Remade { shard, ordinal, span }| {
         // It leaves with the first commit, which nothing is sent before.
         exporter.export_from(vec![span], Some((shard, ordinal)), Commit::default());
@@ -183,12 +186,12 @@ pub(super) async fn checkpoints(
                 if look < due && store.journal_bytes() < MAX_JOURNAL_BYTES {
                     continue;
                 }
-                shards.ask(ShardMessage::Checkpoint).await;
+                shards.ask(ShardMessage::Checkpoint).instrument(lifecycle("checkpoint")).await;
                 due = clock::after(interval);
                 continue;
             }
         }
-        write_everything(&store, &shards, &exporter).await;
+        write_everything(&store, &shards, &exporter).instrument(lifecycle("checkpoint")).await;
         // If it is wanted once more, not at once.
         tokio::select! {
             () = stop.cancelled() => return,
