@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +81,17 @@ pub(crate) struct PeerTls {
     alpn: Vec<Vec<u8>>,
     /// Guards what was read last; held to look at it or to replace it, never while reading.
     state: Mutex<State>,
+    /// A file on a disk that is away may hold its reader for ever; others must not follow it.
+    is_reading: AtomicBool,
+}
+
+/// A look at the files under way; over when this is dropped.
+struct Reading(Arc<PeerTls>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.is_reading.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Debug)]
@@ -115,7 +127,7 @@ impl PeerTls {
             looked_at: Monotonic(0),
             complaint: None,
         };
-        Ok(Self { files: files.clone(), alpn, state: Mutex::new(state) })
+        Ok(Self { files: files.clone(), alpn, state: Mutex::new(state), is_reading: AtomicBool::new(false) })
     }
 
     /// For the next connection.
@@ -128,9 +140,11 @@ impl PeerTls {
         if !self.is_due(now) {
             return false;
         }
-        let tls = Arc::clone(self);
-        // A file may be on a disk that is away.
-        tokio::task::spawn_blocking(move || tls.read_again()).await.unwrap_or(false)
+        if self.is_reading.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let reading = Reading(Arc::clone(self));
+        tokio::task::spawn_blocking(move || reading.0.read_again()).await.unwrap_or(false)
     }
 
     /// Whom this trusts, for people.
@@ -215,7 +229,11 @@ fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |source| TlsError::Unreadable { what, path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_PEM_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    // Half of a bundle would be taken for the whole.
+    if bytes.len() as u64 > MAX_PEM_BYTES {
+        return Err(unusable(what, path, format!("it is larger than {MAX_PEM_BYTES} bytes")));
+    }
     Ok(bytes)
 }
 

@@ -100,3 +100,31 @@ fn the_log_hears_once_of_each_thing_that_is_wrong() {
     assert!(!tls.read_again());
     assert_eq!(complaint(), None);
 }
+
+#[test]
+fn a_file_beyond_the_limit_is_refused_and_not_cut() {
+    let (authority, files) = (Authority::new("ours"), Files::new());
+    let settings = files.trusting(&authority);
+    let mut pem = std::fs::read(files.path("ca.pem")).unwrap();
+    pem.resize(usize::try_from(MAX_PEM_BYTES).unwrap(), b'\n');
+    std::fs::write(files.path("ca.pem"), &pem).unwrap();
+    assert!(PeerTls::new(&settings, &[]).is_ok());
+    pem.push(b'\n');
+    std::fs::write(files.path("ca.pem"), &pem).unwrap();
+    assert!(refused(&settings).ends_with("it is larger than 4194304 bytes"));
+}
+
+#[tokio::test]
+async fn only_one_thread_at_a_time_reads_the_files() {
+    let (authority, files) = (Authority::new("ours"), Files::new());
+    let tls = Arc::new(PeerTls::new(&files.trusting(&authority), &[]).unwrap());
+    files.trusting(&Authority::new("another"));
+    let at = |times: u32| Monotonic(0).after(RECHECK_INTERVAL * times);
+    let hung = Reading(Arc::clone(&tls));
+    tls.is_reading.store(true, Ordering::Release);
+    assert!(!tls.refresh(at(1)).await, "another look hangs");
+    drop(hung);
+    assert!(tls.refresh(at(2)).await);
+    files.trusting(&authority);
+    assert!(tls.refresh(at(3)).await, "the last look is over");
+}
