@@ -146,8 +146,9 @@ impl<'a, E: EnvSource + ?Sized> Variables<'a, E> {
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         match self.env.value(name)?.into_string() {
             Ok(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-            Err(raw) => {
-                self.warn(name, &raw.to_string_lossy(), "not UTF-8; ignored");
+            // Any variable may hold a secret, and this one is not understood.
+            Err(_) => {
+                self.warn(name, MASKED, "not UTF-8; ignored");
                 None
             }
         }
@@ -327,6 +328,7 @@ mod tests {
         }
         let mut variables = Variables::new(&Latin1);
         assert_eq!(variables.text("NAME"), None);
+        assert_eq!(variables.warnings[0].to_string(), r#"NAME="***": not UTF-8; ignored"#);
         assert_eq!(variables.warnings.len(), 1);
     }
 

@@ -37,7 +37,7 @@ pub(super) fn read<E: EnvSource + ?Sized>(
         }
         Protocol::HttpProtobuf | Protocol::HttpJson => http_endpoint(&text, signal),
     };
-    let shown = without_password(&text);
+    let shown = without_secrets(&text);
     match endpoint {
         Ok((value, hints)) => {
             hints.into_iter().for_each(|hint| variables.warn(variable, &shown, &hint));
@@ -124,10 +124,41 @@ fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-pub(super) fn without_password(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://{MASKED}{}", &text[..scheme], &text[at..]),
-        (None, Some(at)) => format!("{MASKED}{}", &text[at..]),
-        (_, None) | (Some(_), Some(_)) => text.to_owned(),
+/// A URL as it may be shown: without its user, and without what follows a `?` or a `#`.
+pub(super) fn without_secrets(text: &str) -> String {
+    let (address, rest) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    let scheme = address.find("://").map_or("", |at| &address[..at + "://".len()]);
+    let (address, tail) = match rest.chars().next() {
+        None => (address, String::new()),
+        // A password may hold a `?`, and a query an `@`: no more is certain than the scheme.
+        Some(_) if rest.contains('@') => (scheme, MASKED.to_owned()),
+        Some(mark) => (address, format!("{mark}{MASKED}")),
+    };
+    let shown = match address.rfind('@') {
+        Some(at) => format!("{scheme}{MASKED}{}", &address[at..]),
+        None => address.to_owned(),
+    };
+    shown + &tail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_an_endpoint_are_not_shown() {
+        for (text, shown) in [
+            ("https://c:4318/v1/traces", "https://c:4318/v1/traces"),
+            ("https://user:hidden@c:4318/x", "https://***@c:4318/x"),
+            ("user:hidden@c:4317", "***@c:4317"),
+            ("https://c/x?key=hidden", "https://c/x?***"),
+            ("https://c/x#hidden?hidden", "https://c/x#***"),
+            ("https://hidden@c?hidden", "https://***@c?***"),
+            ("https://user:hid?den@c/x", "https://***"),
+            ("https://c/x?key=hidden@hidden", "https://***"),
+            ("c?hidden", "c?***"),
+        ] {
+            assert_eq!(without_secrets(text), shown);
+        }
     }
 }

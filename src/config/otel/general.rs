@@ -254,6 +254,9 @@ pub(super) fn read_sampler<E: EnvSource + ?Sized>(
     } else {
         if let Some(text) = variables.text(SAMPLER_ARG) {
             let problem = match named {
+                None if variables.text(SAMPLER).is_some() => {
+                    format!("no effect: what {SAMPLER} says is ignored")
+                }
                 None => format!("no effect: {SAMPLER} is not set"),
                 Some(_) => format!("no effect: {SAMPLER} takes no ratio"),
             };

@@ -24,18 +24,23 @@ pub(super) fn read_headers<E: EnvSource + ?Sized>(
 pub(super) fn parse_headers(text: &str) -> (SecretHeaders, Vec<String>) {
     let mut headers = SecretHeaders::default();
     let mut problems = Vec::new();
-    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+    let elements = text.split(',').map(str::trim).enumerate();
+    for (index, element) in elements.filter(|(_, element)| !element.is_empty()) {
         match parse_header(element) {
             Ok((name, value)) => headers.insert(name, value),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(format!("element {} {problem}", index + 1)),
         }
     }
     (headers, problems)
 }
 
-fn parse_header(element: &str) -> Result<(HeaderName, HeaderValue), String> {
-    // An element without `=` may be a secret that lost its name, so it is not repeated.
-    let (name, value) = element.split_once('=').ok_or("an element is not name=value")?;
+/// An element may be a secret that lost its name, so nothing of one that is wrong is repeated.
+fn parse_header(element: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let (name, value) = element.split_once('=').ok_or("is not name=value")?;
+    // Base64 without a name ends so.
+    if value.trim().bytes().all(|byte| byte == b'=') {
+        return Err("is not name=value: it has no name, or no value");
+    }
     let value = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy();
     header(name.trim(), &value)
 }
@@ -43,8 +48,8 @@ fn parse_header(element: &str) -> Result<(HeaderName, HeaderValue), String> {
 /// A header that the exporter does not say itself.
 ///
 /// # Errors
-/// If it is none.
-pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+/// If it is none: what is to be said of it, without its name or its value.
+pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     const RESERVED: [&str; 11] = [
         "accept-encoding",
         "connection",
@@ -58,12 +63,11 @@ pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
         "upgrade",
         "user-agent",
     ];
-    let header =
-        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no header name"))?;
+    let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "has no valid header name")?;
     if RESERVED.contains(&header.as_str()) || header.as_str().starts_with("grpc-") {
-        return Err(format!("{header} is the exporter's own"));
+        return Err("has a name that only the exporter itself may use");
     }
     let value = HeaderValue::from_bytes(value.as_bytes())
-        .map_err(|_| format!("the value of {header} holds characters that no header may"))?;
+        .map_err(|_| "has a value with characters that no header may hold")?;
     Ok((header, value))
 }

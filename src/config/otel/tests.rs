@@ -156,6 +156,25 @@ fn headers_are_decoded_replaced_as_a_whole_and_never_shown() {
 }
 
 #[test]
+fn nothing_of_a_header_that_is_wrong_is_repeated() {
+    let said = warnings(&[(
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        "x-a=1,hid den=1,hidden,hiddendXNlcjpwYXNz==,hiddenYXNz=, x-b=hidden%0a,te=hidden",
+    )]);
+    let problems = [
+        "2 has no valid header name",
+        "3 is not name=value",
+        "4 is not name=value: it has no name, or no value",
+        "5 is not name=value: it has no name, or no value",
+        "6 has a value with characters that no header may hold",
+        "7 has a name that only the exporter itself may use",
+    ];
+    let expected = problems
+        .map(|problem| format!("OTEL_EXPORTER_OTLP_TRACES_HEADERS=\"***\": element {problem}; left out"));
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn keys_of_headers_are_not_decoded() {
     let settings = read(&[("OTEL_EXPORTER_OTLP_HEADERS", "x%2Da=1")]);
     assert!(settings.traces.otlp.headers.value.as_map().contains_key("x%2da"));
@@ -336,6 +355,11 @@ fn an_argument_without_its_sampler_has_no_effect() {
         ["OTEL_TRACES_SAMPLER_ARG=\"0.1\": no effect: OTEL_TRACES_SAMPLER is not set"]
     );
     assert_eq!(read(&[("OTEL_TRACES_SAMPLER_ARG", "0.1")]).sampler.value, SamplerSettings::default());
+    let unknown = warnings(&[("OTEL_TRACES_SAMPLER", "foo"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")]);
+    assert_eq!(
+        unknown[1],
+        "OTEL_TRACES_SAMPLER_ARG=\"0.1\": no effect: what OTEL_TRACES_SAMPLER says is ignored"
+    );
 }
 
 #[test]
@@ -447,6 +471,46 @@ fn unknown_names_get_one_hint_with_the_nearest_known_name() {
             "OTEL_METRICS_EXPORT_INTERVAL: unknown variable; did you mean OTEL_METRIC_EXPORT_INTERVAL?",
             "OTEL_TRACE_SAMPLER: unknown variable; did you mean OTEL_TRACES_SAMPLER?",
             "OTEL_ZZZ: unknown variable",
+        ]
+    );
+}
+
+#[test]
+fn values_of_variables_without_effect_are_shown_only_where_they_hold_no_secret() {
+    let said = warnings(&[
+        ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://user:hidden@z:9411/x?key=hidden"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=hidden"),
+        ("OTEL_ENTITIES", "hidden"),
+        ("BAGGAGE", "user=hidden"),
+        ("TRACESTATE", "a=hidden"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "9464"),
+    ])
+    .join("\n");
+    assert!(!said.contains("hidden"), "{said}");
+    assert!(said.contains("OTEL_EXPORTER_ZIPKIN_ENDPOINT=\"http://***@z:9411/x?***\": no effect"), "{said}");
+    assert!(said.contains("OTEL_EXPORTER_OTLP_LOGS_HEADERS=\"***\": no effect"), "{said}");
+    assert!(said.contains("\nBAGGAGE: no effect") && said.contains("OTEL_ENTITIES: no effect"), "{said}");
+    assert!(said.contains("OTEL_EXPORTER_PROMETHEUS_PORT=\"9464\": no effect"), "{said}");
+}
+
+#[test]
+fn variables_of_kubernetes_services_are_not_unknown() {
+    let services = [
+        ("OTEL_COLLECTOR_SERVICE_HOST", "10.0.0.1"),
+        ("OTEL_COLLECTOR_SERVICE_PORT", "4317"),
+        ("OTEL_COLLECTOR_SERVICE_PORT_OTLP_GRPC", "4317"),
+        ("OTEL_COLLECTOR_PORT", "tcp://10.0.0.1:4317"),
+        ("OTEL_COLLECTOR_PORT_4317_TCP", "tcp://10.0.0.1:4317"),
+        ("OTEL_COLLECTOR_PORT_4317_TCP_PROTO", "tcp"),
+        ("OTEL_COLLECTOR_PORT_6831_UDP_ADDR", "10.0.0.1"),
+    ];
+    assert_eq!(warnings(&services), [""; 0]);
+    let others = [("OTEL_SUPPORT_X_TCP", "1"), ("OTEL_EXPORTER_PROMETEUS_PORT", "9464")];
+    assert_eq!(
+        warnings(&others),
+        [
+            "OTEL_EXPORTER_PROMETEUS_PORT: unknown variable; did you mean OTEL_EXPORTER_PROMETHEUS_PORT?",
+            "OTEL_SUPPORT_X_TCP: unknown variable",
         ]
     );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::env::{Origin, Setting};
 use crate::config::file::{Node, Value};
 use crate::config::otel::declarative::reader::{Plugin, Reader, Section, join};
-use crate::config::otel::endpoint::{grpc_endpoint, http_endpoint, without_password};
+use crate::config::otel::endpoint::{grpc_endpoint, http_endpoint, without_secrets};
 use crate::config::otel::general::{EXEMPLAR_FILTERS, HISTOGRAMS, MetricVariables, Temporality};
 use crate::config::otel::headers::{header, parse_headers};
 use crate::config::otel::signal::{BatchVariables, Exporter, OtlpVariables, SignalSettings};
@@ -73,6 +73,7 @@ impl Reader {
         if self.list(provider, key).is_empty() {
             self.problem(provider.line, &join(&provider.at, key), "at least one is needed".to_owned());
         }
+        let mut is_first = true;
         self.first_of(provider, key, Signal::Metrics, |reader, plugin| match plugin.name {
             "periodic" => {
                 let known = [
@@ -84,7 +85,12 @@ impl Reader {
                     "max_export_batch_size/development",
                 ];
                 let section = reader.section(plugin.node, &plugin.at, &known);
-                let mut settings = reader.exporter(&section, Signal::Metrics, Some(options))?;
+                let mut own = options.clone();
+                let mut settings = reader.exporter(&section, Signal::Metrics, Some(&mut own))?;
+                // A later reader is read for its mistakes alone.
+                if std::mem::take(&mut is_first) {
+                    *options = own;
+                }
                 let batches = &mut settings.batches;
                 set(&mut batches.schedule_delay, reader.millis(&section, "interval"));
                 set(&mut batches.export_timeout, reader.millis(&section, "timeout"));
@@ -270,7 +276,7 @@ impl Reader {
                     otlp.endpoint = Setting { value: endpoint, origin };
                 }
                 Err(reason) => {
-                    let shown = without_password(&value);
+                    let shown = without_secrets(&value);
                     self.problem(line(origin), &at, format!("`{}`: {reason}", shown.escape_debug()));
                 }
             }
@@ -308,7 +314,7 @@ impl Reader {
                     headers.value.insert(name, value);
                     headers.origin = Origin::File(node.line);
                 }
-                Err(problem) => self.problem(node.line, &at, problem),
+                Err(problem) => self.problem(node.line, &at, format!("it {problem}")),
             }
         }
         headers

@@ -37,6 +37,12 @@ pub(super) fn join(at: &str, key: &str) -> String {
     if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 
+/// What stands at a path, for a message. What stands where headers are said may be a secret.
+fn shown(at: &str, value: &Value) -> String {
+    let is_of_headers = |part: &str| part == "headers_list" || part.split('[').next() == Some("headers");
+    if at.split('.').any(is_of_headers) { value.kind().to_owned() } else { value.to_string() }
+}
+
 impl<'n> Section<'n> {
     /// The value of a key that is there and not null.
     pub(super) fn node(&self, key: &str) -> Option<&'n Node> {
@@ -66,7 +72,11 @@ impl Reader {
             Value::Map(entries) => entries,
             Value::Null => &[],
             other @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::List(_)) => {
-                self.problem(node.line, at, format!("a mapping is expected here, found {other}"));
+                self.problem(
+                    node.line,
+                    at,
+                    format!("a mapping is expected here, found {}", shown(at, other)),
+                );
                 &[]
             }
         };
@@ -91,11 +101,8 @@ impl Reader {
         if let Value::List(list) = &node.value {
             return list;
         }
-        self.problem(
-            node.line,
-            &join(&section.at, key),
-            format!("a list is expected here, found {}", node.value),
-        );
+        let at = join(&section.at, key);
+        self.problem(node.line, &at, format!("a list is expected here, found {}", shown(&at, &node.value)));
         &[]
     }
 
@@ -129,7 +136,8 @@ impl Reader {
         let node = section.node(key)?;
         let value = read(&node.value);
         if value.is_none() {
-            self.problem(node.line, &join(&section.at, key), format!("{} is not {expected}", node.value));
+            let at = join(&section.at, key);
+            self.problem(node.line, &at, format!("{} is not {expected}", shown(&at, &node.value)));
         }
         value.map(|value| Setting { value, origin: Origin::File(node.line) })
     }

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::otel::Temporality;
-use crate::config::otel::{ExemplarFilter, Exporter};
+use crate::config::otel::{ExemplarFilter, Exporter, Histogram, Temporality};
 use crate::engine::sampler::ParentBased;
 use crate::exporter::settings::{Compression, Destination, FileTarget, Protocol};
 
@@ -213,11 +212,48 @@ fn values_of_the_wrong_kind_name_their_line() {
             format!(
                 "otel.yaml:13: {exporter}.tls: a client has a certificate and its key: `key_file` and `cert_file`"
             ),
-            format!("otel.yaml:14: {exporter}.headers[0]: te is the exporter's own"),
+            format!(
+                "otel.yaml:14: {exporter}.headers[0]: it has a name that only the exporter itself may use"
+            ),
             format!("otel.yaml:14: {exporter}.headers[1]: a header has a name"),
             format!("otel.yaml:14: {exporter}.headers[2]: a header's value is text; put it in quotes"),
         ]
     );
+}
+
+#[test]
+fn what_stands_among_headers_is_never_repeated() {
+    let said = |headers: &str| {
+        problems(&format!(
+            "tracer_provider: {{processors: [{{simple: {{exporter: {{otlp_http: {{{headers}}}}}}}}}]}}\n"
+        ))
+        .join("\n")
+    };
+    assert!(
+        said("headers_list: 4242").ends_with("headers_list: a whole number is not text; put it in quotes")
+    );
+    for headers in [
+        "headers_list: [4242]",
+        "headers: 4242",
+        "headers: [4242]",
+        "headers: [{name: 4242, value: x}]",
+        "headers: [{name: a, value: 4242}]",
+        "headers: [{name: \"42 42\", value: x}]",
+        "headers: [{name: te, value: 4242}]",
+    ] {
+        assert!(!said(headers).contains("42"), "{}", said(headers));
+    }
+}
+
+#[test]
+fn of_two_readers_the_first_counts_with_all_that_it_says() {
+    let readers = "meter_provider: {readers: [\
+        {periodic: {exporter: {otlp_http: {temporality_preference: delta}}}}, \
+        {periodic: {exporter: {otlp_http: {temporality_preference: low_memory, \
+        default_histogram_aggregation: base2_exponential_bucket_histogram}}}}]}\n";
+    let options = settings(readers).metric_options;
+    assert_eq!(options.temporality.value, Temporality::Delta);
+    assert_eq!(options.histogram.value, Histogram::Explicit);
 }
 
 #[test]
