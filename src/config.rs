@@ -167,11 +167,20 @@ impl Config {
         let config = resolve(&mut resolver, terminal);
         let Resolver { mut problems, mut effective, mut warnings, .. } = resolver;
         effective.sort_by_key(|effective| schema::position(&effective.key));
-        let otel = OtelSettings::load(env).unwrap_or_else(|errors| {
+        let otel = OtelSettings::load(env, &config.own_telemetry).unwrap_or_else(|errors| {
             problems.extend(errors);
             config.otel.clone()
         });
         let otel_file: Arc<str> = otel.config_file.value.as_deref().unwrap_or_default().into();
+        let source_of = |origin| match origin {
+            env::Origin::Default => Source::Default,
+            env::Origin::Variable(name) => Source::Variable(name),
+            env::Origin::File(line) => Source::File { path: Arc::clone(&otel_file), line },
+        };
+        if let Some((origin, error)) = otel.broken_tls() {
+            let message = format!("failed to {error} (for traces)");
+            problems.push(Problem { source: source_of(origin), key: None, message });
+        }
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
         for (signal, destination) in otel.destinations() {
             if config.own_telemetry.contains(&signal) && !matches!(destination, Destination::Otlp(_)) {
@@ -183,11 +192,7 @@ impl Config {
         effective.extend(otel.effective().into_iter().map(|effective| Effective {
             key: effective.variable.to_owned(),
             value: effective.value.map_or(serde_json::Value::Null, Into::into),
-            source: match effective.origin {
-                env::Origin::Default => Source::Default,
-                env::Origin::Variable(name) => Source::Variable(name),
-                env::Origin::File(line) => Source::File { path: Arc::clone(&otel_file), line },
-            },
+            source: source_of(effective.origin),
         }));
         problems.sort_by_key(|problem| problem.source.line());
         if problems.is_empty() {

@@ -1,8 +1,9 @@
 //! What the standard OpenTelemetry configuration says: the `OTEL_*` variables, or the file that one of them names.
 //!
 //! Each value says who decided it; a signal's variable beats the generic one, option by option. What is junk in a
-//! variable is warned of and counts as unset, as the specification demands; only an endpoint that leads nowhere, and half
-//! of a client certificate, stop the start: falling back to `localhost` would hide them. With `OTEL_CONFIG_FILE` the file
+//! variable is warned of and counts as unset, as the specification demands; only an endpoint that leads nowhere, and files
+//! of TLS that cannot be used, stop the start: falling back to `localhost` would hide them. Of a signal that is not made,
+//! neither does. With `OTEL_CONFIG_FILE` the file
 //! alone counts, and anything wrong in it stops the start.
 //!
 //! Metrics and log records are not made yet; what is said about them is read and checked like the rest.
@@ -20,12 +21,14 @@ use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
 use crate::exporter::settings::{Destination, ExporterSettings};
 use crate::exporter::signal::Signal;
+use crate::exporter::tls::{PeerTls, TlsError};
 
 mod declarative;
 mod endpoint;
 mod general;
 mod headers;
 mod hints;
+mod idle;
 mod names;
 mod signal;
 pub mod table;
@@ -104,16 +107,16 @@ pub struct EffectiveValue {
 impl Default for OtelSettings {
     /// What counts where nothing is set.
     fn default() -> Self {
-        Self::from_env(&BTreeMap::new()).expect("defaults lead somewhere")
+        Self::from_env(&BTreeMap::new(), &[]).expect("defaults lead somewhere")
     }
 }
 
 impl OtelSettings {
-    /// Reads the file that a variable names, else the variables.
+    /// Reads the file that a variable names, else the variables. `own` are the signals that the bridge makes of itself.
     ///
     /// # Errors
     /// All that stops the start.
-    pub fn load(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<Problem>> {
+    pub fn load(env: &(impl EnvSource + ?Sized), own: &[Signal]) -> Result<Self, Vec<Problem>> {
         let mut variables = Variables::new(env);
         let path = |text: &str| Ok(Some(text.to_owned()));
         let file = variables.first_or(&[CONFIG_FILE, OLD_CONFIG_FILE], None, path);
@@ -128,7 +131,7 @@ impl OtelSettings {
                 ..settings
             });
         }
-        Self::from_env(env).map_err(|errors| {
+        Self::from_env(env, own).map_err(|errors| {
             let problem = |error: OtelError| Problem {
                 source: Source::Variable(error.variable),
                 key: None,
@@ -138,18 +141,20 @@ impl OtelSettings {
         })
     }
 
-    /// Reads the variables.
+    /// Reads the variables. `own` are the signals that the bridge makes of itself.
     ///
     /// # Errors
-    /// If something is to go to an OTLP peer, and its endpoint leads nowhere, or a client certificate lacks its other half.
-    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<OtelError>> {
+    /// If something that is made is to go to an OTLP peer, and its endpoint leads nowhere, or a client certificate lacks its other half.
+    pub fn from_env(env: &(impl EnvSource + ?Sized), own: &[Signal]) -> Result<Self, Vec<OtelError>> {
         let mut variables = Variables::new(env);
         let mut errors = Vec::new();
         let sdk_disabled = variables.boolean(&[SDK_DISABLED]);
         let (sampler, sampler_ratio) = general::read_sampler(&mut variables);
         let disabled = sdk_disabled.value;
+        // Of workers' signals only traces are made.
+        let is_made = |signal: Signal| signal == Signal::Traces || own.contains(&signal);
         let mut signal = |variables: &mut Variables<'_, _>, signal| {
-            SignalSettings::read(variables, signal, disabled, &mut errors)
+            SignalSettings::read(variables, signal, disabled, is_made(signal), &mut errors)
         };
         let settings = Self {
             config_file: Setting::default(None),
@@ -177,7 +182,18 @@ impl OtelSettings {
         if !distinct.is_empty() {
             return Err(distinct);
         }
-        hints::about_effects(env, &mut variables);
+        idle::log_level(&mut variables);
+        if disabled {
+            idle::under_disabled(&mut variables);
+        } else {
+            let made: Vec<_> = Signal::ALL
+                .into_iter()
+                .filter(|signal| is_made(*signal))
+                .map(|one| settings.signal(one))
+                .collect();
+            idle::beside_exporters(&mut variables, &made);
+        }
+        hints::about_effects(env, &mut variables, disabled, is_made);
         Ok(Self { warnings: variables.warnings, ..settings })
     }
 
@@ -208,6 +224,23 @@ impl OtelSettings {
             Exporter::File(target) => Destination::File(target.clone()),
             Exporter::None => Destination::None,
         }
+    }
+
+    /// What makes the files of TLS towards the peer of traces useless, if anything, and who named them.
+    #[must_use]
+    pub fn broken_tls(&self) -> Option<(Origin, TlsError)> {
+        let Destination::Otlp(peer) = self.destination(Signal::Traces) else { return None };
+        if !peer.endpoint.starts_with("https:") {
+            return None;
+        }
+        let error = PeerTls::new(&peer.tls, &[]).err()?;
+        let otlp = &self.traces.otlp;
+        let files = [&otlp.certificate, &otlp.client_certificate, &otlp.client_key];
+        // Where the machine's roots are missing, nobody named a file; the endpoint asks for them.
+        let named = error.path().and_then(|path| {
+            files.into_iter().find(|file| file.value.as_deref() == Some(path)).map(|file| file.origin)
+        });
+        Some((named.unwrap_or(otlp.endpoint.origin), error))
     }
 
     /// What the exporter of a signal is told. `same_host` is `workers.same_host`; `seed` makes the backoff's jitter.

@@ -250,10 +250,43 @@ fn variables_of_export_and_the_file_are_wrong_together() {
     assert_eq!(
         given.problems(),
         [
-            "OTEL_EXPORTER_OTLP_ENDPOINT: `ftp://c`: not an http or https URL",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: `ftp://c`: not an http or https URL (for traces by http/protobuf)",
             "bridge.yaml:1: limits.max_workers: `0` is too few: at least 1 is needed",
         ]
     );
+}
+
+#[test]
+fn files_of_tls_towards_the_peer_are_read() {
+    const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+    let to = |endpoint: &str| Given::nothing().variable("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    let missing = to("https://c:4318").variable(CERTIFICATE, "/nonexistent/ca.pem");
+    assert_eq!(
+        missing.problems(),
+        [
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: failed to read the CA certificates \"/nonexistent/ca.pem\": No such file or \
+             directory (os error 2) (for traces)"
+        ]
+    );
+    let broken = to("https://c:4318");
+    let path = broken.write("ca.pem", "no PEM");
+    let broken = broken.variable(CERTIFICATE, &path);
+    assert_eq!(
+        broken.problems(),
+        [
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: failed to use the CA certificates \"ca.pem\": there is no PEM certificate in \
+             it (for traces)"
+        ]
+    );
+    for unused in [to("http://c:4318"), to("https://c:4318").variable("OTEL_TRACES_EXPORTER", "console")] {
+        assert!(unused.variable(CERTIFICATE, "/nonexistent/ca.pem").load().is_ok());
+    }
+    let file = Given::nothing();
+    let text = "file_format: \"1.1\"\ntracer_provider: {processors: [{simple: {exporter: {otlp_http: {\n  \
+        endpoint: \"https://c:4318/v1/traces\",\n  tls: {ca_file: /nonexistent/ca.pem}}}}}]}\n";
+    let path = file.write("otel.yaml", text);
+    let problems = file.variable("OTEL_CONFIG_FILE", &path).problems();
+    assert!(problems[0].starts_with("otel.yaml:4: failed to read the CA certificates"), "{problems:?}");
 }
 
 /// The keys that are promised, with values of every kind; only what is not built yet is refused.

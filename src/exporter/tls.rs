@@ -70,6 +70,18 @@ pub enum TlsError {
     },
 }
 
+impl TlsError {
+    /// The file that cannot be used, if it is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { path, .. }
+            | Self::Unusable { path, .. }
+            | Self::NotAPair { key: path, .. } => Some(path),
+            Self::NoRoots { .. } => None,
+        }
+    }
+}
+
 const CA: &str = "CA certificates";
 const CERTIFICATE: &str = "client certificate";
 const KEY: &str = "client key";

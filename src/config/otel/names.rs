@@ -50,6 +50,41 @@ macro_rules! names {
     };
 }
 
+/// The generic variables.
+pub(super) const GENERIC_OTLP: [&str; 9] = [
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+];
+
+impl Names {
+    /// What is said about a peer, in the order of [`GENERIC_OTLP`].
+    pub(super) const fn otlp(&self) -> [[&'static str; 2]; 9] {
+        [
+            self.protocol,
+            self.endpoint,
+            self.insecure,
+            self.certificate,
+            self.client_key,
+            self.client_certificate,
+            self.headers,
+            self.compression,
+            self.timeout,
+        ]
+    }
+
+    /// What is said about batches.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &'static str> {
+        [self.delay, self.export_timeout].into_iter().chain(self.sizes.into_iter().flatten())
+    }
+}
+
 static TRACES: Names = names!(
     "TRACES",
     "OTEL_TRACES_EXPORTER",
@@ -78,5 +113,17 @@ pub(super) const fn names(signal: Signal) -> &'static Names {
         Signal::Traces => &TRACES,
         Signal::Metrics => &METRICS,
         Signal::Logs => &LOGS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_has_the_same_generic_names() {
+        for signal in Signal::ALL {
+            assert_eq!(names(signal).otlp().map(|[_, generic]| generic), GENERIC_OTLP);
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::config::env::{EnvSource, Origin, Setting, Variables, parse_choice, pa
 use crate::config::otel::endpoint::{self, default_endpoint};
 use crate::config::otel::headers::read_headers;
 use crate::config::otel::names::{Names, names};
-use crate::config::otel::{EffectiveValue, OtelError, effective};
+use crate::config::otel::{EffectiveValue, OtelError, effective, idle};
 use crate::exporter::batch::{DEFAULT_MAX_BATCH_SPANS, DEFAULT_SCHEDULE_DELAY};
 use crate::exporter::settings::{
     ClientFiles, Compression, DEFAULT_REQUEST_TIMEOUT, FileTarget, OtlpSettings, Protocol, SecretHeaders,
@@ -115,23 +115,31 @@ impl SignalSettings {
         }
     }
 
-    /// Reads the variables. `disabled` is `OTEL_SDK_DISABLED`: then nothing is sent, and nothing stops the start.
+    /// Reads the variables. `disabled` is `OTEL_SDK_DISABLED`: then nothing is sent, and nothing stops the start; nor does
+    /// what is said of a signal that is not made.
     pub(super) fn read<E: EnvSource + ?Sized>(
         variables: &mut Variables<'_, E>,
         signal: Signal,
         disabled: bool,
+        is_made: bool,
         errors: &mut Vec<OtelError>,
     ) -> Self {
         let names = names(signal);
         let exporter = read_exporter(variables, names);
         let mut wrong = Vec::new();
         let otlp = OtlpVariables::read(variables, signal, names, &mut wrong);
-        let sends = exporter.value == Exporter::Otlp && !disabled;
-        for error in wrong {
-            if sends {
-                errors.push(error);
-            } else {
-                variables.warn(error.variable, &error.value, &format!("{}; ignored", error.reason));
+        // Where nothing is sent, all of this has no effect, and that is said elsewhere.
+        if exporter.value == Exporter::Otlp && !disabled {
+            for error in wrong {
+                let reason = format!("{} (for {signal} by {})", error.reason, otlp.protocol.value);
+                if is_made {
+                    errors.push(OtelError { reason, ..error });
+                } else {
+                    variables.warn(error.variable, &error.value, &format!("{reason}; ignored"));
+                }
+            }
+            if is_made {
+                idle::insecure(variables, signal, &otlp.insecure, otlp.protocol.value);
             }
         }
         let batches = BatchVariables::read(variables, signal, names, &exporter.value);

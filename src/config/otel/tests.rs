@@ -13,11 +13,11 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn read(pairs: &[(&str, &str)]) -> OtelSettings {
-    OtelSettings::from_env(&env(pairs)).unwrap()
+    OtelSettings::from_env(&env(pairs), &[]).unwrap()
 }
 
 fn error(pairs: &[(&str, &str)]) -> OtelError {
-    let errors = OtelSettings::from_env(&env(pairs)).map(|_| ()).unwrap_err();
+    let errors = OtelSettings::from_env(&env(pairs), &[]).map(|_| ()).unwrap_err();
     let [error] = &errors[..] else { panic!("{errors:?}") };
     error.clone()
 }
@@ -309,12 +309,13 @@ fn files_of_tls() {
     );
     assert_eq!(otlp(&settings, Signal::Logs).tls.ca.as_deref(), Some(Path::new("/ca.pem")));
 
-    let half = OtelSettings::from_env(&env(&[https, ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/k.pem")]));
+    let half =
+        OtelSettings::from_env(&env(&[https, ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/k.pem")]), &[]);
     let errors: Vec<_> = half.unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(
         errors,
         ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY=\"/k.pem\": a client has a certificate and its key: \
-             OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE is not set"]
+             OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE is not set (for traces by http/protobuf)"]
     );
     let plain = warnings(&[("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/ca.pem")]);
     assert_eq!(
@@ -489,7 +490,10 @@ fn values_of_variables_without_effect_are_shown_only_where_they_hold_no_secret()
     assert!(!said.contains("hidden"), "{said}");
     assert!(said.contains("OTEL_EXPORTER_ZIPKIN_ENDPOINT=\"http://***@z:9411/x?***\": no effect"), "{said}");
     assert!(said.contains("OTEL_EXPORTER_OTLP_LOGS_HEADERS=\"***\": no effect"), "{said}");
-    assert!(said.contains("\nBAGGAGE: no effect") && said.contains("OTEL_ENTITIES: no effect"), "{said}");
+    assert!(
+        said.contains("BAGGAGE=\"***\": no effect") && said.contains("OTEL_ENTITIES=\"***\": no effect"),
+        "{said}"
+    );
     assert!(said.contains("OTEL_EXPORTER_PROMETHEUS_PORT=\"9464\": no effect"), "{said}");
 }
 
@@ -513,4 +517,77 @@ fn variables_of_kubernetes_services_are_not_unknown() {
             "OTEL_SUPPORT_X_TCP: unknown variable",
         ]
     );
+}
+
+#[test]
+fn a_signal_that_is_not_made_does_not_stop_the_start() {
+    let pairs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+    ];
+    let reason = "not an http or https URL (for metrics by http/protobuf)";
+    assert_eq!(warnings(&pairs), [format!("OTEL_EXPORTER_OTLP_ENDPOINT=\"c:4317\": {reason}; ignored")]);
+    let own = OtelSettings::from_env(&env(&pairs), &[Signal::Metrics]).map(|_| ()).unwrap_err();
+    assert_eq!(own.iter().map(|error| error.reason.as_str()).collect::<Vec<_>>(), [reason]);
+}
+
+#[test]
+fn options_of_a_signal_that_the_bridge_makes_of_itself_have_an_effect() {
+    let pairs = [
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://c:4318/v1/metrics"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:4318/v1/logs"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"),
+    ];
+    let settings = OtelSettings::from_env(&env(&pairs), &[Signal::Metrics]).unwrap();
+    let said: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=\"http://c:4318/v1/logs\": no effect yet: no logs are made"]
+    );
+}
+
+#[test]
+fn what_an_exporter_does_not_ask_for_has_no_effect() {
+    let options = [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=hidden"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "5000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "70"),
+    ];
+    let beside = |exporter| warnings(&[&options[..], &[("OTEL_TRACES_EXPORTER", exporter)]].concat());
+    let otlp = |exporter| {
+        ["TRACES_TIMEOUT", "HEADERS"].map(|option| {
+            format!("OTEL_EXPORTER_OTLP_{option}=\"***\": no effect: OTEL_TRACES_EXPORTER is {exporter}")
+        })
+    };
+    assert_eq!(beside("otlp"), [""; 0]);
+    assert_eq!(beside("console"), otlp("console"));
+    let [first, second] = otlp("none");
+    let batches = "OTEL_BSP_SCHEDULE_DELAY=\"***\": no effect: OTEL_TRACES_EXPORTER is none".to_owned();
+    assert_eq!(beside("none"), [first, batches, second]);
+}
+
+#[test]
+fn what_is_disabled_is_named_once() {
+    let said = warnings(&[
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_LOG_LEVEL", "warn"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
+        ("OTEL_METRICS_EXPORTER", "console"),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+    ]);
+    let names = "OTEL_METRICS_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER";
+    let expected = "OTEL_SDK_DISABLED=\"true\": nothing is exported, so these have no effect: ";
+    assert_eq!(said.first(), Some(&format!("{expected}{names}")), "{said:?}");
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[test]
+fn rust_log_beats_the_level() {
+    assert_eq!(
+        warnings(&[("OTEL_LOG_LEVEL", "warn"), ("RUST_LOG", "info")]),
+        ["OTEL_LOG_LEVEL=\"warn\": RUST_LOG is set as well, and beats it"]
+    );
+    assert_eq!(warnings(&[("RUST_LOG", "info")]), [""; 0]);
 }

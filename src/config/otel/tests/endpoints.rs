@@ -65,7 +65,7 @@ fn row_7_no_port_is_that_of_the_scheme_and_ipv6_has_brackets() {
 #[test]
 fn row_8_insecure_means_nothing_for_http() {
     let pairs = [(GENERIC, "https://c:4318"), (INSECURE, "true")];
-    assert_eq!(http(&pairs), to("https://c:4318/v1/traces", 0));
+    assert_eq!(http(&pairs), to("https://c:4318/v1/traces", 1));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn row_10_user_query_and_fragment_stop_the_start() {
     assert_eq!(
         error.to_string(),
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=\"http://***@c:4318/v1/traces\": a user in the URL is not supported; \
-         use OTEL_EXPORTER_OTLP_HEADERS"
+         use OTEL_EXPORTER_OTLP_HEADERS (for traces by http/protobuf)"
     );
 }
 
@@ -115,7 +115,8 @@ fn row_13_http_is_plain_whatever_insecure_says() {
 
 #[test]
 fn row_14_https_is_tls_whatever_insecure_says() {
-    assert_eq!(grpc(&[(GENERIC, "https://c:4317"), (INSECURE, "true")]), to("https://c:4317", 0));
+    assert_eq!(grpc(&[(GENERIC, "https://c:4317"), (INSECURE, "true")]), to("https://c:4317", 1));
+    assert_eq!(grpc(&[(INSECURE, "true")]), to("http://localhost:4317", 1));
 }
 
 #[test]
@@ -131,7 +132,10 @@ fn row_15_without_a_scheme_insecure_decides() {
 fn row_16_grpc_may_go_to_a_socket() {
     assert_eq!(grpc(&[(GENERIC, "unix:///run/o.sock")]), to("unix:/run/o.sock", 0));
     assert_eq!(grpc(&[(GENERIC, "unix:/run/o.sock")]), to("unix:/run/o.sock", 0));
-    assert_eq!(error(&[(GENERIC, "unix://"), (PROTOCOL, "grpc")]).reason, "a socket's path is missing");
+    assert_eq!(
+        error(&[(GENERIC, "unix://"), (PROTOCOL, "grpc")]).reason,
+        "a socket's path is missing (for traces by grpc)"
+    );
 }
 
 #[test]
