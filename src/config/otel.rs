@@ -269,7 +269,7 @@ impl OtelSettings {
     /// What decides which finished spans are kept.
     #[must_use]
     pub fn sampler(&self, exceptions: Exceptions) -> Sampler {
-        Sampler::new(self.sampler.value.clone(), exceptions)
+        Sampler::new(self.sampler.value.clone(), exceptions).with_max_attributes(self.limits.span_count.value)
     }
 
     /// Every value that counts, with who decided it, in the order of the table. Secrets are masked.

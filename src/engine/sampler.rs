@@ -13,12 +13,14 @@
 //! | identity without flags, or with 0, which most clients send for "none" | as a root |
 //!
 //! A span that carries `th` was thinned before: its threshold is only ever raised. `th` is erased where it does not fit
-//! the decision, because it would say what is not true. Nothing here is random or remembered.
+//! the decision, because it would say what is not true; one that does not fit R leaves unknown how the span was thinned,
+//! so that nothing takes its place. Nothing here is random or remembered.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::engine::span::{Span, TraceFlags};
-use crate::engine::trace_state::{Entry, erase_threshold, set_threshold};
+use crate::engine::trace_state::{Entry, erase_threshold, may_have_threshold, set_threshold};
 
 /// 2^56: R and T are below.
 pub(crate) const RANGE: u64 = 1 << 56;
@@ -75,6 +77,8 @@ pub struct Exceptions {
 pub struct Sampler {
     settings: SamplerSettings,
     exceptions: Exceptions,
+    /// Of a span, with the mark of an exception.
+    max_attributes: usize,
 }
 
 impl Ratio {
@@ -153,13 +157,20 @@ impl Sampler {
     /// A sampler with these settings.
     #[must_use]
     pub const fn new(settings: SamplerSettings, exceptions: Exceptions) -> Self {
-        Self { settings, exceptions }
+        Self { settings, exceptions, max_attributes: usize::MAX }
+    }
+
+    /// A sampler whose marks keep to the limit of a span's attributes.
+    #[must_use]
+    pub fn with_max_attributes(self, max_attributes: usize) -> Self {
+        Self { max_attributes, ..self }
     }
 
     /// Whether the span is kept. A kept one is given the trace state and the flags that say so.
     pub fn judge(&self, span: &mut Span) -> bool {
         let sampler = chosen(&self.settings, span);
-        if let (SamplerSettings::AlwaysOn, None) = (sampler, &span.trace_state) {
+        let has_threshold = span.trace_state.as_deref().is_some_and(may_have_threshold);
+        if matches!(sampler, SamplerSettings::AlwaysOn) && !has_threshold {
             span.trace_flags.0 |= TraceFlags::SAMPLED.0;
             return true;
         }
@@ -170,7 +181,7 @@ impl Sampler {
         }
         if self.is_exceptional(span) {
             apply(span, None);
-            span.mark_kept();
+            span.mark_kept(self.max_attributes);
             return true;
         }
         false
@@ -209,8 +220,9 @@ impl Verdict {
     fn of(sampler: &SamplerSettings, span: &Span) -> Self {
         let entry = Entry::of(span.trace_state.as_deref().unwrap_or_default());
         let randomness = entry.randomness.unwrap_or_else(|| randomness_of(span));
-        // One that does not fit the span's being here was wrong before.
+        // One that does not fit the span's being here was wrong before: nobody knows how the span was thinned.
         let before = entry.threshold.filter(|threshold| randomness >= *threshold);
+        let is_unknown = entry.threshold.is_some() && before.is_none();
         match sampler {
             SamplerSettings::AlwaysOn => Self { keeps: true, threshold: before },
             SamplerSettings::AlwaysOff => Self { keeps: false, threshold: None },
@@ -218,7 +230,7 @@ impl Verdict {
                 let Some(own) = ratio.threshold() else { return Self { keeps: false, threshold: None } };
                 Self {
                     keeps: randomness >= own,
-                    threshold: Some(before.map_or(own, |before| before.max(own))),
+                    threshold: (!is_unknown).then(|| before.map_or(own, |before| before.max(own))),
                 }
             }
             SamplerSettings::ParentBased(_) => unreachable!("parents have had their say"),
@@ -237,7 +249,7 @@ fn apply(span: &mut Span, threshold: Option<u64>) {
     span.trace_flags.0 |= TraceFlags::SAMPLED.0;
     let state = span.trace_state.as_deref().unwrap_or_default();
     let changed = match threshold {
-        Some(threshold) => set_threshold(state, threshold).unwrap_or_else(|| erase_threshold(state)),
+        Some(threshold) => set_threshold(state, threshold).map_or_else(|| erase_threshold(state), Cow::Owned),
         None => erase_threshold(state),
     };
     if changed != state {

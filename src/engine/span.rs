@@ -107,8 +107,10 @@ impl Span {
         matches!(self.status, Status::Error(_))
     }
 
-    /// Says that it is here although its trace is not.
-    pub(crate) fn mark_kept(&mut self) {
+    /// Says that it is here although its trace is not. Where there are `max_attributes` already, one makes room.
+    pub(crate) fn mark_kept(&mut self, max_attributes: usize) {
+        let Some(others) = max_attributes.checked_sub(1) else { return };
+        self.attributes.keep_within(others, None);
         self.attributes.set("snakepit.sampling", AttributeValue::Text("kept"));
     }
 }

@@ -1,6 +1,7 @@
 //! The entry `ot` of a W3C trace state: OpenTelemetry's own, with the randomness (`rv`) and the threshold (`th`) of
 //! consistent sampling. Entries of others, and other keys of ours, stay as they are.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Characters of the value of `ot`, from the specification.
@@ -69,13 +70,18 @@ pub(crate) fn set_threshold(state: &str, threshold: u64) -> Option<String> {
 }
 
 /// The trace state without a threshold.
-pub(crate) fn erase_threshold(state: &str) -> String {
+pub(crate) fn erase_threshold(state: &str) -> Cow<'_, str> {
     let has_threshold = entry_of(state).is_some_and(|entry| entry.split(';').any(is_threshold));
     if !has_threshold {
-        return state.to_owned();
+        return state.into();
     }
     let parts: Vec<_> = other_parts(state).collect();
-    with_entry(state, &parts.join(";"))
+    with_entry(state, &parts.join(";")).into()
+}
+
+/// Whether there may be a threshold: a look that is cheap enough for every span.
+pub(crate) fn may_have_threshold(state: &str) -> bool {
+    state.contains("th:")
 }
 
 fn is_threshold(part: &str) -> bool {
@@ -138,7 +144,8 @@ mod tests {
         );
         assert_eq!(erase_threshold("a=1,ot=th:4;rv:6e6d1a75832a2f"), "ot=rv:6e6d1a75832a2f,a=1");
         assert_eq!(erase_threshold("a=1,ot=th:4"), "a=1");
-        assert_eq!(erase_threshold(" a=1,ot=x:y"), " a=1,ot=x:y");
+        let untouched = erase_threshold(" a=1,ot=x:y");
+        assert!(matches!(untouched, Cow::Borrowed(" a=1,ot=x:y")), "{untouched}");
     }
 
     #[test]

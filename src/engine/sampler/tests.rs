@@ -134,7 +134,7 @@ fn a_threshold_that_is_there_is_only_raised() {
     assert_eq!(judged(&ratio(0.25), with_state("a=1,ot=th:8")).1, "ot=th:c,a=1");
     assert!(!judged(&ratio(0.1), with_state("ot=th:8")).0);
     // It says that the span is not here.
-    assert_eq!(judged(&ratio(0.5), with_state("ot=th:f")).1, "ot=th:8");
+    assert_eq!(judged(&ratio(0.5), with_state("ot=th:f,a=1")), (true, "a=1".to_owned(), 3));
     assert_eq!(judged(&SamplerSettings::AlwaysOn, with_state("ot=th:f,a=1")).1, "a=1");
     assert_eq!(judged(&SamplerSettings::AlwaysOn, with_state("ot=th:f")).1, "");
     assert_eq!(judged(&SamplerSettings::AlwaysOn, with_state("ot=th:8")).1, "ot=th:8");
@@ -219,6 +219,31 @@ fn errors_and_slow_spans_are_kept_alone_and_marked() {
     let mut kept = Span { status: Status::Error("boom".into()), ..span(W3C) };
     assert!(Sampler::new(SamplerSettings::AlwaysOn, exceptions).judge(&mut kept));
     assert_eq!(kept.attributes.value("snakepit.sampling"), None, "it is not here by exception");
+}
+
+#[test]
+fn a_mark_keeps_to_the_limit_of_attributes() {
+    let marked = |max| {
+        let sampler =
+            Sampler::new(SamplerSettings::AlwaysOff, Exceptions { errors: true, ..Exceptions::default() });
+        let mut failed = Span { status: Status::Error("boom".into()), ..span(W3C) };
+        for key in ["a", "b"] {
+            failed.attributes.set(key, AttributeValue::Text("x"));
+        }
+        assert!(sampler.with_max_attributes(max).judge(&mut failed));
+        let keys: Vec<_> = failed.attributes.iter().map(|(key, _)| key.to_owned()).collect();
+        (keys.join(","), failed.attributes.dropped())
+    };
+    assert_eq!(marked(3), ("a,b,snakepit.sampling".to_owned(), 0));
+    assert_eq!(marked(2), ("a,snakepit.sampling".to_owned(), 1));
+}
+
+#[test]
+fn what_is_always_kept_keeps_its_trace_state_without_a_copy() {
+    let mut span = with_state("ot=rv:6e6d1a75832a2f,a=1");
+    let before = span.trace_state.clone().unwrap();
+    assert!(sampler(SamplerSettings::AlwaysOn).judge(&mut span));
+    assert!(Arc::ptr_eq(&before, span.trace_state.as_ref().unwrap()));
 }
 
 proptest! {
