@@ -5,6 +5,7 @@
 //! is a state directory), the exporter flushes, and what is left is on disk.
 
 mod clock;
+mod descriptors;
 mod own;
 mod run;
 mod state;

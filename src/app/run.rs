@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use tracing::Instrument as _;
 
-use super::{App, RunError};
+use super::{App, RunError, descriptors};
 use crate::config::Config;
 use crate::diagnostics::lifecycle;
 
@@ -50,6 +50,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut terminate = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut hang_up = signals(SignalKind::hangup())?;
+    descriptors::warn_if_few(config.receiver.max_connections);
     let mut app = App::start(config, None).instrument(lifecycle("start")).await?;
     announce(&app)?;
     let broken = loop {

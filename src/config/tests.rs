@@ -16,7 +16,7 @@ use crate::exporter::{batch, retry};
 use crate::receiver::arrivals::ARRIVAL_LINES;
 use crate::receiver::credentials::MAX_CREDENTIAL_BYTES;
 use crate::receiver::identity::MAX_IDENTITY_CHARS;
-use crate::receiver::listen::{HANDSHAKE_LIMIT, MAX_HANDSHAKES};
+use crate::receiver::listen::{HANDSHAKE_LIMIT, MAX_HANDSHAKES, PREFACE_LIMIT};
 use crate::receiver::{self, registry};
 
 /// A file, variables and flags, on a log that is no terminal.
@@ -517,6 +517,7 @@ fn the_documentation_names_every_limit_at_its_value() {
         ),
         ("TLS handshakes under way on the worker port", value(MAX_HANDSHAKES), ""),
         ("how long a TLS handshake may take", wait(HANDSHAKE_LIMIT), ""),
+        ("how long a connection may take until it speaks HTTP/2", wait(PREFACE_LIMIT), ""),
         ("bytes of a message", value(message_bytes), "limits.max_message_bytes"),
         ("bytes of batches that wait on disk", value(DEFAULT_MAX_SPOOL_BYTES), "limits.max_spool_bytes"),
         ("open spans", value(DEFAULT_MAX_OPEN_SPANS), "limits.max_open_spans"),

@@ -2,7 +2,8 @@
 //! on connections, and TLS handshakes that hold nobody up.
 //!
 //! A handshake is a task of its own, with a limit on its time, so that a peer that says nothing costs a place among the
-//! handshakes and no more. What is refused is closed and counted; the peer learns at most what TLS tells it.
+//! handshakes and no more; one that says nothing afterwards, or on a port without TLS, is closed by
+//! [`super::connection`]. What is refused is closed and counted; the peer learns at most what TLS tells it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a TLS handshake may take: the slowest worker on the slowest network needs a second.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a peer that has been let in may take until it has sent the preface of HTTP/2. Clients send it at once.
+pub const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+
 /// TLS handshakes under way at a time, each some 30 KiB. As many workers that come back at once, after a restart of the
 /// bridge, are served within its first seconds.
 pub const MAX_HANDSHAKES: usize = 2_048;
@@ -47,6 +51,7 @@ pub(super) struct Connections {
     incoming: TcpIncoming,
     local_addr: SocketAddr,
     pause: Option<Pin<Box<Sleep>>>,
+    failed_accepts: u64,
     door: Door,
     /// Each counts its own failure.
     handshakes: JoinSet<Option<Connection>>,
@@ -73,7 +78,7 @@ impl Connections {
             .with_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .with_keepalive_retries(Some(KEEPALIVE_PROBES));
         let local_addr = incoming.local_addr()?;
-        Ok(Self { incoming, local_addr, pause: None, door, handshakes: JoinSet::new() })
+        Ok(Self { incoming, local_addr, pause: None, failed_accepts: 0, door, handshakes: JoinSet::new() })
     }
 
     pub(super) const fn local_addr(&self) -> SocketAddr {
@@ -142,7 +147,12 @@ impl Stream for Connections {
                     }
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "failed to accept a connection; trying again shortly");
+                    self.failed_accepts += 1;
+                    // Without descriptors this goes on ten times a second.
+                    let failed_so_far = self.failed_accepts;
+                    if failed_so_far.is_power_of_two() {
+                        tracing::warn!(%error, failed_so_far, "failed to accept a connection; trying again shortly");
+                    }
                     self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
                 }
             }
@@ -183,7 +193,7 @@ impl Handshake {
 
 /// Counts a connection that is closed, and tells the operator why; not at every one, or whoever knocks for ever fills the
 /// log.
-fn refuse(stats: &ReceiverStats, peer: &Peer, reason: RefusedConnection) {
+pub(super) fn refuse(stats: &ReceiverStats, peer: &Peer, reason: RefusedConnection) {
     let refused_so_far = stats.refused_connection(reason);
     if refused_so_far.is_power_of_two() {
         let peer = peer.address.map(tracing::field::display);

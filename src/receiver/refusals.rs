@@ -27,6 +27,8 @@ pub enum RefusedConnection {
     HungUp,
     /// Anything else: no common version, broken messages.
     HandshakeFailed,
+    /// The peer did not begin to speak HTTP/2 in time.
+    Silent,
 }
 
 /// Why a request was answered with UNAUTHENTICATED.
@@ -42,7 +44,7 @@ pub enum Unauthenticated {
 
 impl RefusedConnection {
     /// Every reason, in the order of [`RefusedConnection::index`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TooMany,
         Self::TooManyHandshakes,
         Self::HandshakeTimeout,
@@ -54,6 +56,7 @@ impl RefusedConnection {
         Self::RefusedByPeer,
         Self::HungUp,
         Self::HandshakeFailed,
+        Self::Silent,
     ];
 
     /// The reason's place in [`RefusedConnection::ALL`].
@@ -77,6 +80,7 @@ impl RefusedConnection {
             Self::RefusedByPeer => "refused_by_peer",
             Self::HungUp => "hung_up",
             Self::HandshakeFailed => "handshake_failed",
+            Self::Silent => "silent",
         }
     }
 }
@@ -97,6 +101,7 @@ impl fmt::Display for RefusedConnection {
             }
             Self::HungUp => "the peer went away during the TLS handshake",
             Self::HandshakeFailed => "the TLS handshake failed",
+            Self::Silent => "it did not begin to speak HTTP/2 in time",
         })
     }
 }

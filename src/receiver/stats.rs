@@ -63,6 +63,12 @@ pub(super) struct Seat {
     stats: Arc<ReceiverStats>,
 }
 
+impl Seat {
+    pub(super) fn stats(&self) -> &ReceiverStats {
+        &self.stats
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.stats.connections_closed.fetch_add(1, Ordering::Relaxed);

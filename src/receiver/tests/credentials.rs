@@ -18,7 +18,7 @@ use super::rig::{Options, PATIENCE, Rig, Worker, eventually, open};
 use super::*;
 use crate::proto::service::snakepit_bridge_client::SnakepitBridgeClient;
 use crate::receiver::credentials::{CredentialFiles, Credentials, FileError, Role, TlsFiles};
-use crate::receiver::listen::{Connections, Door};
+use crate::receiver::listen::{Connections, Door, PREFACE_LIMIT};
 use crate::receiver::refusals::{RefusedConnection, Unauthenticated};
 use crate::receiver::tls::ClientId;
 
@@ -444,4 +444,43 @@ fn files_that_cannot_be_used_are_named_with_the_reason() {
     })
     .unwrap_err();
     assert_eq!(errors.iter().map(|error| error.role).collect::<Vec<_>>(), [Role::Certificate, Role::Token]);
+}
+
+/// A connection that is silent once its TLS is done.
+async fn silent_tls(port: &Port, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let files = crate::exporter::settings::TlsFiles { ca: Some(port.path("ca.pem")), client: None };
+    let tls = crate::exporter::tls::PeerTls::new(&files, &[b"h2"]).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    tokio_rustls::TlsConnector::from(tls.config()).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_without_a_preface_gives_its_seat_back_and_an_idle_worker_keeps_its() {
+    let port = Port::tls();
+    for options in [
+        Options::default(),
+        Options { credentials: Credentials::load(port.files()).unwrap(), ..Options::default() },
+    ] {
+        let is_tls = options.credentials.tls().is_some();
+        let mut rig = Rig::start(options).await;
+        let worker =
+            if is_tls { port.worker(rig.address, None, &[]).await.unwrap() } else { rig.worker(&[]).await };
+        let stream = rig.opened().await.stream;
+        let mut plain = TcpStream::connect(rig.address).await.unwrap();
+        // What is begun is not done.
+        plain.write_all(if is_tls { b"" } else { b"PRI * HTTP/2.0\r\n\r\nSM" }).await.unwrap();
+        let tls = if is_tls { Some(silent_tls(&port, rig.address).await) } else { None };
+        eventually(|| rig.parts.stats.snapshot().connections_open == 2 + u64::from(is_tls)).await;
+
+        tokio::time::pause();
+        tokio::time::sleep(PREFACE_LIMIT * 2).await;
+        tokio::time::resume();
+
+        eventually(|| refused(&rig, RefusedConnection::Silent) == 1).await;
+        eventually(|| rig.parts.stats.snapshot().connections_open == 1).await;
+        worker.send(b"\x0a\x01x").await;
+        assert_eq!(rig.messages(stream, 1).await.len(), 1);
+        drop((plain, tls));
+    }
 }
