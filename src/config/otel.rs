@@ -3,8 +3,7 @@
 //! Each value says who decided it; a signal's variable beats the generic one, option by option. What is junk in a
 //! variable is warned of and counts as unset, as the specification demands; only an endpoint that leads nowhere, and files
 //! of TLS that cannot be used, stop the start: falling back to `localhost` would hide them. Of a signal that is not made,
-//! neither does. With `OTEL_CONFIG_FILE` the file
-//! alone counts, and anything wrong in it stops the start.
+//! neither does. With `OTEL_CONFIG_FILE` the file alone counts, and anything wrong in it stops the start.
 //!
 //! Metrics and log records are not made yet; what is said about them is read and checked like the rest.
 

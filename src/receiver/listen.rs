@@ -2,8 +2,8 @@
 //! on connections, and TLS handshakes that hold nobody up.
 //!
 //! A handshake is a task of its own, with a limit on its time, so that a peer that says nothing costs a place among the
-//! handshakes and no more; one that says nothing afterwards, or on a port without TLS, is closed by
-//! [`super::connection`]. What is refused is closed and counted; the peer learns at most what TLS tells it.
+//! handshakes and no more; one that says nothing afterwards, or on a port without TLS, has until [`PREFACE_LIMIT`]. What is
+//! refused is closed and counted; the peer learns at most what TLS tells it.
 
 use std::io;
 use std::net::SocketAddr;
