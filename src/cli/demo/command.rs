@@ -37,7 +37,10 @@ impl<E: EnvSource> EnvSource for DemoEnv<'_, E> {
             "OTEL_TRACES_EXPORTER" if !is_said(name) && !endpoints.iter().any(|name| is_said(name)) => {
                 Some(OsString::from("none"))
             }
-            "OTEL_BSP_SCHEDULE_DELAY" if !is_said(name) => {
+            "OTEL_BSP_SCHEDULE_DELAY"
+                if !is_said(name)
+                    && self.value("OTEL_TRACES_EXPORTER").is_none_or(|value| value != "none") =>
+            {
                 Some(OsString::from(SCHEDULE_DELAY.as_millis().to_string()))
             }
             // On a terminal the log would lie between the traces.
@@ -176,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_demos_batches_leave_early_unless_somebody_says_otherwise() {
-        assert_eq!(config(&[]).otel.traces.batches.schedule_delay.value, SCHEDULE_DELAY);
+        let exported = config(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")]);
+        assert_eq!(exported.otel.traces.batches.schedule_delay.value, SCHEDULE_DELAY);
         let slow = config(&[("OTEL_BSP_SCHEDULE_DELAY", "5000")]);
         assert_eq!(slow.otel.traces.batches.schedule_delay.value, Duration::from_secs(5));
     }
