@@ -484,10 +484,15 @@ impl Entry {
         self.needs
     }
 
+    /// New, and neither tried nor read from disk.
+    pub fn is_live(&self, now: Monotonic) -> bool {
+        self.failures == 0 && !self.is_loaded && self.age.at(now) < LIVE_FOR
+    }
+
     fn lane(&self, era: u64, now: Monotonic) -> Lane {
         if self.failed_in == Some(era) {
             Lane::Suspect
-        } else if self.failures == 0 && !self.is_loaded && self.age.at(now) < LIVE_FOR {
+        } else if self.is_live(now) {
             Lane::Live
         } else {
             Lane::Backlog

@@ -99,6 +99,12 @@ impl Pipeline {
         }
         while self.queue.is_memory_low(self.batcher.items(), self.batcher.size_bytes()) {
             let Some((id, entry)) = self.queue.next_to_leave() else { return };
+            // What the peer is about to take need not go to disk, from where it would come back last.
+            let is_about_to_go = entry.is_live(now) && !self.peer.is_down();
+            if is_about_to_go && !self.queue.is_memory_scarce(self.batcher.items(), self.batcher.size_bytes())
+            {
+                return;
+            }
             if entry.copy.is_none() {
                 let size_bytes = entry.size_bytes;
                 while !self.queue.has_disk_room(size_bytes) {

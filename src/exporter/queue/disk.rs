@@ -180,12 +180,22 @@ impl Queue {
     /// half is for what comes while the disk writes.
     #[must_use]
     pub fn is_memory_low(&self, open_items: u64, open_bytes: usize) -> bool {
-        let max_bytes = self.settings.max_bytes;
+        self.holds_more_than(2, open_items, open_bytes)
+    }
+
+    /// Whether three quarters of memory are taken.
+    #[must_use]
+    pub fn is_memory_scarce(&self, open_items: u64, open_bytes: usize) -> bool {
+        self.holds_more_than(3, open_items, open_bytes)
+    }
+
+    fn holds_more_than(&self, quarters: usize, open_items: u64, open_bytes: usize) -> bool {
         let (items, bytes) = self.disk.staying(self.items, self.size_bytes);
         // What was read is on disk already: it pushes nothing there.
         let items = (items + open_items).saturating_sub(self.disk.loaded_items);
         let bytes = (bytes + open_bytes).saturating_sub(self.disk.loaded_bytes);
-        bytes > max_bytes / 2 || self.settings.max_spans.is_some_and(|max| items > max / 2)
+        bytes > self.settings.max_bytes / 4 * quarters
+            || self.settings.max_spans.is_some_and(|max| items > max * quarters as u64 / 4)
     }
 
     /// The batch that leaves memory next, oldest first.
