@@ -11,7 +11,6 @@ use crate::event::Event;
 use crate::shard::journal::{Happened, Record, records};
 use crate::shard::task::take_event;
 use crate::store::Origin;
-use crate::time::Now;
 
 /// The outputs whose fate is on disk.
 #[derive(Debug, Default)]
@@ -62,8 +61,6 @@ impl Settled {
 pub struct Replayed {
     /// Inputs that were handled again.
     pub records: u64,
-    /// When the last of them was, the first time.
-    pub last: Option<Now>,
     /// Something could not be read. What came after is lost, as if it had not arrived.
     pub is_cut: bool,
 }
@@ -82,7 +79,6 @@ pub fn replay<'a>(
                 return replayed;
             };
             replayed.records += 1;
-            replayed.last = Some(record.now);
             apply(engine, record);
             while let Some(output) = engine.next_output() {
                 match output {

@@ -2,7 +2,7 @@
 
 use crate::config::env::{Origin, Setting};
 use crate::config::file::Node;
-use crate::config::otel::declarative::reader::{Reader, Section, join};
+use crate::config::otel::declarative::reader::{Plugin, Reader, Section, join};
 use crate::engine::sampler::{MAX_DEPTH, ParentBased, Ratio, SamplerSettings};
 
 const KNOWN: [&str; 6] = [
@@ -27,12 +27,18 @@ impl Reader {
         Setting { value, origin: Origin::File(node.line) }
     }
 
-    fn sampler_of(&mut self, node: &Node, at: &str, depth: usize) -> SamplerSettings {
-        let Some(plugin) = self.plugin(node, at) else { return SamplerSettings::default() };
+    /// The sampler that stands at `node`, unless it is too deep within others.
+    fn nested<'n>(&mut self, node: &'n Node, at: &str, depth: usize) -> Option<Plugin<'n>> {
+        let plugin = self.plugin(node, at)?;
         if depth > MAX_DEPTH {
             self.problem(plugin.line, at, format!("samplers within samplers, more than {MAX_DEPTH} deep"));
-            return SamplerSettings::default();
+            return None;
         }
+        Some(plugin)
+    }
+
+    fn sampler_of(&mut self, node: &Node, at: &str, depth: usize) -> SamplerSettings {
+        let Some(plugin) = self.nested(node, at, depth) else { return SamplerSettings::default() };
         match plugin.name {
             "always_on" => {
                 self.section(plugin.node, &plugin.at, &[]);
@@ -92,11 +98,7 @@ impl Reader {
 
     /// Composable samplers, as far as they are the others under another name. Its `always_on` says so in `th:0`.
     fn composite(&mut self, node: &Node, at: &str, depth: usize) -> SamplerSettings {
-        let Some(plugin) = self.plugin(node, at) else { return SamplerSettings::default() };
-        if depth > MAX_DEPTH {
-            self.problem(plugin.line, at, format!("samplers within samplers, more than {MAX_DEPTH} deep"));
-            return SamplerSettings::default();
-        }
+        let Some(plugin) = self.nested(node, at, depth) else { return SamplerSettings::default() };
         match plugin.name {
             "always_on" => {
                 self.section(plugin.node, &plugin.at, &[]);
