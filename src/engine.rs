@@ -19,10 +19,12 @@ pub mod ledger;
 mod matching;
 mod memory;
 mod metadata;
+pub mod metrics;
 mod naming;
 mod nesting;
 mod open;
 mod pairing;
+pub mod record;
 pub mod report;
 mod restore;
 mod roots;
@@ -49,13 +51,15 @@ use crate::control::policy::Policy;
 use crate::drops::DropReason;
 use crate::engine::constants::ConstantIds;
 use crate::engine::metadata::Reader;
+use crate::engine::metrics::point::Metric;
 use crate::engine::naming::Naming;
+use crate::engine::record::LogRecord;
 use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::roots::RootCache;
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
 use crate::store::RowKey;
-use crate::time::{Monotonic, Now};
+use crate::time::{Monotonic, Now, UnixNanos};
 use crate::worker::{Identity, WorkerKey};
 
 pub use ledger::EventLedger;
@@ -110,6 +114,14 @@ pub enum Input<'a, 'e> {
         /// How many.
         spans: usize,
     },
+    /// A collection of all metrics begins: every point of it has this time, or for a gauge one since the collection before.
+    /// The points are made by [`Input::CollectMore`], a part at a time, so that events need not wait for all of them.
+    Collect {
+        /// The bridge's wall clock; later than that of the collection before.
+        at: UnixNanos,
+    },
+    /// Makes the next points of the collection that has begun, at most [`COLLECT_POINTS`].
+    CollectMore,
     /// The bridge shuts down: everything open is closed, everything held is judged.
     Shutdown,
     /// The bridge shuts down, and its state is kept: everything held is judged, what is open stays open.
@@ -121,6 +133,10 @@ pub enum Input<'a, 'e> {
 pub enum Output {
     /// Export this span.
     Span(Span),
+    /// Export these points.
+    Metric(Metric),
+    /// Export this record.
+    Record(LogRecord),
     /// The worker did not come back: its key may be forgotten.
     WorkerForgotten {
         /// Which.
@@ -177,6 +193,9 @@ pub struct Engine {
     /// Written rows of workers that are forgotten.
     gone: Vec<RowKey>,
 }
+
+/// Points that are made in one turn: a fraction of a millisecond's work.
+pub const COLLECT_POINTS: usize = 256;
 
 /// Lost workers that are remembered for the ends that may still come.
 const MAX_REMEMBERED_WORKERS: usize = 10_000;
@@ -235,9 +254,16 @@ impl Engine {
             }
             Input::Superseded { worker } => self.with_key(&worker, now, WorkerState::superseded),
             Input::Evict { spans } => self.evict(spans, now),
+            Input::Collect { at: _ } | Input::CollectMore => {}
             Input::Shutdown => self.with_all(now, WorkerState::shut_down),
             Input::Pause => self.with_all(now, WorkerState::pause),
         }
+    }
+
+    /// Whether a collection has begun and is not complete.
+    #[must_use]
+    pub fn is_collecting(&self) -> bool {
+        false
     }
 
     /// When [`Engine::handle_timeout`] wants to be called next, at the earliest.

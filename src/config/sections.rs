@@ -103,6 +103,9 @@ pub(super) fn engine(resolver: &mut Resolver<'_>) -> Settings {
         trace_idle: defaults.trace_idle,
         redact: redact(resolver),
         propagators: defaults.propagators,
+        metrics: None,
+        records: false,
+        sampler: None,
         limits: Limits { max_open_spans_per_worker, ..defaults.limits },
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::engine::metrics::settings::MetricSettings;
+use crate::engine::sampler::Sampler;
+
 /// Default of [`Settings::prefix`].
 pub const DEFAULT_PREFIX: &str = "snakepit.python";
 /// Default of [`Settings::span_timeout`].
@@ -38,6 +41,12 @@ pub struct Settings {
     pub redact: Vec<RedactRule>,
     /// Which metadata count as an event's parent.
     pub propagators: Propagators,
+    /// How metrics are made; absent where none are.
+    pub metrics: Option<MetricSettings>,
+    /// Log records are made.
+    pub records: bool,
+    /// Which traces are kept, so that exemplars lead to no others; absent where spans go nowhere.
+    pub sampler: Option<Sampler>,
     /// The limits.
     pub limits: Limits,
 }
@@ -156,6 +165,9 @@ impl Default for Settings {
             trace_idle: Duration::from_secs(3600),
             redact: Vec::new(),
             propagators: Propagators::default(),
+            metrics: None,
+            records: false,
+            sampler: None,
             limits: Limits::default(),
         }
     }

@@ -82,6 +82,7 @@ pub fn replay<'a>(
             apply(engine, record);
             while let Some(output) = engine.next_output() {
                 match output {
+                    Output::Metric(_) | Output::Record(_) => {}
                     Output::Span(span) => on_span(span),
                     // Who is known is asked once the replay is over; and whoever was warned has been.
                     Output::WorkerForgotten { .. } | Output::Warning(_) => {}

@@ -235,6 +235,7 @@ impl ShardTask {
         while let Some(output) = engine.next_output() {
             match output {
                 Output::Span(span) => spans.push(span),
+                Output::Metric(_) | Output::Record(_) => {}
                 Output::WorkerForgotten { worker, streams } => self.registry.forget(&worker, streams),
                 Output::Warning(Warning::ConstantCorrelationId { worker, correlation_id, spans }) => {
                     tracing::warn!(

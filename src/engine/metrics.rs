@@ -1,0 +1,15 @@
+//! From measurements to metric points.
+//!
+//! | part | decides |
+//! |---|---|
+//! | `mapping` | what an event's measurements are measurements *of*: instruments, values in their unit, point attributes |
+//! | `aggregation` | what becomes of them until they are collected: series, limits, expiry, exemplars |
+//! | [`instrument`], [`point`] | the words in which both speak, and what leaves the engine |
+//!
+//! Metrics belong to an *instance*, that is a node and a worker id: one writer for each resource that a backend sees,
+//! however often the worker's process is replaced.
+
+pub mod instrument;
+pub(crate) mod measured;
+pub mod point;
+pub mod settings;
