@@ -249,11 +249,11 @@ impl OtelSettings {
         let limit = |timeout: Duration| if timeout.is_zero() { NO_TIMEOUT } else { timeout };
         ExporterSettings {
             batch: BatchSettings {
-                max_spans: batches.max_export_batch_size.value,
+                max_items: Some(batches.max_export_batch_size.value),
                 max_bytes: DEFAULT_MAX_BATCH_BYTES,
                 delay: batches.schedule_delay.value,
             },
-            queue: QueueSettings { max_spans: batches.max_queue_size.value, ..QueueSettings::default() },
+            queue: QueueSettings { max_items: batches.max_queue_size.value, ..QueueSettings::default() },
             request_timeout: limit(otlp.timeout.value).min(limit(batches.export_timeout.value)),
             resource: ResourceSettings {
                 service_name: self.service_name.value.clone(),

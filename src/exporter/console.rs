@@ -167,7 +167,7 @@ mod tests {
         write_span(&mut encoded, &span);
         let settings = BatchSettings { delay: Duration::ZERO, ..BatchSettings::default() };
         let mut batcher = Batcher::new(settings, ResourceSettings::default());
-        batcher.push(&span.source, &encoded, Provenance::default(), Monotonic(0)).unwrap();
+        batcher.push(&span.source, &encoded, 1, Provenance::default(), Monotonic(0)).unwrap();
 
         assert_eq!(
             lines(&batcher.flush().unwrap().body).unwrap(),

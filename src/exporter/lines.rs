@@ -105,7 +105,7 @@ impl LineSink {
 
     fn outcome(&self, fate: io::Result<()>) -> Outcome {
         match fate {
-            Ok(()) => Outcome::Accepted { rejected_spans: 0, message: String::new() },
+            Ok(()) => Outcome::Accepted { rejected_items: 0, message: String::new() },
             Err(error) => {
                 let message = format!("writing to {}: {error}", self.target);
                 if self.target == FileTarget::Stdout && error.kind() == ErrorKind::BrokenPipe {

@@ -11,7 +11,7 @@ use crate::config::otel::endpoint::{self, default_endpoint};
 use crate::config::otel::headers::read_headers;
 use crate::config::otel::names::{Names, names};
 use crate::config::otel::{EffectiveValue, OtelError, effective, idle};
-use crate::exporter::batch::{DEFAULT_MAX_BATCH_SPANS, DEFAULT_SCHEDULE_DELAY};
+use crate::exporter::batch::{DEFAULT_MAX_BATCH_ITEMS, DEFAULT_SCHEDULE_DELAY};
 use crate::exporter::settings::{
     ClientFiles, Compression, DEFAULT_REQUEST_TIMEOUT, FileTarget, OtlpSettings, Protocol, SecretHeaders,
     TlsFiles,
@@ -315,7 +315,7 @@ impl BatchVariables {
             schedule_delay: Setting::default(delay),
             export_timeout: Setting::default(DEFAULT_EXPORT_TIMEOUT),
             max_queue_size: Setting::default(None),
-            max_export_batch_size: Setting::default(DEFAULT_MAX_BATCH_SPANS),
+            max_export_batch_size: Setting::default(DEFAULT_MAX_BATCH_ITEMS),
         }
     }
 
@@ -331,7 +331,7 @@ impl BatchVariables {
             batches.max_queue_size =
                 variables.first_or(&[queue_size], None, |text| at_least_one(text).map(Some));
             batches.max_export_batch_size =
-                variables.first_or(&[batch_size], DEFAULT_MAX_BATCH_SPANS, at_least_one);
+                variables.first_or(&[batch_size], DEFAULT_MAX_BATCH_ITEMS, at_least_one);
             let (queue, batch) = (batches.max_queue_size.value, batches.max_export_batch_size.value);
             if let Some(queue) = queue.filter(|queue| batch > *queue) {
                 let problem = format!("larger than {queue_size}, {queue}; lowered to it");

@@ -50,8 +50,8 @@ fn without_variables_the_defaults_count() {
     );
     assert!(otlp.endpoint_origin.contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
     assert_eq!(otlp.compression, Compression::None);
-    assert_eq!((exporter.batch.max_spans, exporter.batch.delay), (512, Duration::from_secs(5)));
-    assert_eq!(exporter.queue.max_spans, None);
+    assert_eq!((exporter.batch.max_items, exporter.batch.delay), (Some(512), Duration::from_secs(5)));
+    assert_eq!(exporter.queue.max_items, None);
     assert_eq!(exporter.request_timeout, Duration::from_secs(10));
     assert_eq!(exporter.seed, 7);
     assert_eq!(settings.sampler.value, SamplerSettings::parent_based(SamplerSettings::AlwaysOn));
@@ -219,7 +219,7 @@ fn batches() {
     ]);
     assert_eq!(settings.warnings.len(), 1, "the default batch is larger than the queue");
     let exporter = settings.exporter_settings(Signal::Traces, false, 0);
-    assert_eq!((exporter.queue.max_spans, exporter.batch.max_spans), (Some(100), 100));
+    assert_eq!((exporter.queue.max_items, exporter.batch.max_items), (Some(100), Some(100)));
     assert_eq!(exporter.batch.delay, Duration::ZERO);
     let junk = [
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),

@@ -142,7 +142,7 @@ async fn a_restart_in_an_outage_delivers_everything_once_the_peer_is_back() {
     let exporter = start(settings(Protocol::Grpc, &peer.endpoint), store.parts());
     assert_eq!(exporter.handle.snapshot().made, 100);
     let snapshot = exporter.until(|snapshot| snapshot.exported == 100).await;
-    assert_eq!((snapshot.spooled, snapshot.spooled_bytes, snapshot.queued_spans), (0, 0, 0));
+    assert_eq!((snapshot.spooled, snapshot.spooled_bytes, snapshot.queued_items), (0, 0, 0));
     assert_eq!(peer.received().len(), 100);
     exporter.finish().await;
     let held = store.held.lock().unwrap();
@@ -192,7 +192,7 @@ async fn what_a_peer_finds_too_large_arrives_in_pieces_by_way_of_the_store() {
     peer.answers([Answer::Status(too_large.clone()), Answer::Status(too_large)]);
     let exporter = start(settings(Protocol::Grpc, &peer.endpoint), store.parts());
     exporter.export(&["a", "b", "c", "d"]);
-    let snapshot = exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    let snapshot = exporter.until(|snapshot| snapshot.queued_items == 0).await;
     let lost = snapshot.refused.get("item_too_large").copied().unwrap_or(0);
     assert!(snapshot.requests_split > 0 && lost <= 1, "{snapshot:?}");
     assert_eq!(peer.received().len() as u64 + lost, 4);

@@ -69,8 +69,8 @@ logger_provider: {processors: [{batch: {exporter: {otlp_file/development: {outpu
     assert_eq!((headers["a"].to_str().unwrap(), headers["c"].to_str().unwrap()), ("b", "d"));
     assert_eq!(otlp.tls.ca.as_deref(), Some(Path::new("/a.pem")));
     assert_eq!(otlp.tls.client.as_ref().unwrap().key, Path::new("/k.pem"));
-    assert_eq!((traces.batch.max_spans, traces.batch.delay), (100, Duration::from_secs(4)));
-    assert_eq!((traces.queue.max_spans, traces.request_timeout), (Some(1000), Duration::from_secs(9)));
+    assert_eq!((traces.batch.max_items, traces.batch.delay), (Some(100), Duration::from_secs(4)));
+    assert_eq!((traces.queue.max_items, traces.request_timeout), (Some(1000), Duration::from_secs(9)));
     assert_eq!(
         settings.sampler.value,
         SamplerSettings::parent_based(SamplerSettings::Ratio(Ratio::new(0.1).unwrap()))
