@@ -2,7 +2,8 @@
 //!
 //! A worker has one row with everything that is small or lives for a window or two, a row for each open span, and one for
 //! each closed span that it remembers. What follows from these is not written: intervals, fingerprints, the users of
-//! ordinals, every index. Values are postcard with a checksum behind; whatever changes them raises [`VERSION`].
+//! ordinals, every index. Values are postcard with a checksum behind; whatever changes them raises the
+//! store.s [`FORMAT`](crate::store::FORMAT).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,8 +28,8 @@ use crate::store::RowKey;
 use crate::time::Monotonic;
 use crate::worker::{Identity, WorkerKey};
 
-/// The version of everything here; the first byte of the head.
-pub(crate) const VERSION: u8 = 1;
+/// The version of everything here, which is that of the state directory; the first byte of the head.
+pub(crate) const VERSION: u8 = crate::store::FORMAT;
 
 /// A checksum's length in bytes.
 const SUM_BYTES: usize = 4;
