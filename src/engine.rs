@@ -54,7 +54,7 @@ use crate::engine::metadata::Reader;
 use crate::engine::metrics::point::Metric;
 use crate::engine::naming::Naming;
 use crate::engine::record::LogRecord;
-use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{MetricFigures, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::roots::RootCache;
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
@@ -264,6 +264,18 @@ impl Engine {
     #[must_use]
     pub fn is_collecting(&self) -> bool {
         false
+    }
+
+    /// The time of the last collection that began, ever; that of the next one must be later.
+    #[must_use]
+    pub fn last_collection(&self) -> Option<UnixNanos> {
+        None
+    }
+
+    /// What its points are made of.
+    #[must_use]
+    pub fn metric_figures(&self) -> MetricFigures {
+        MetricFigures::default()
     }
 
     /// When [`Engine::handle_timeout`] wants to be called next, at the earliest.

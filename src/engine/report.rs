@@ -73,6 +73,32 @@ pub struct OpenSpanQuery {
     pub limit: usize,
 }
 
+/// What a shard's points are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MetricFigures {
+    /// Workers that have series.
+    pub instances: u64,
+    /// Their instruments.
+    pub instruments: u64,
+    /// Their series.
+    pub series: u64,
+    /// Series that have ended.
+    pub expired: u64,
+}
+
+impl MetricFigures {
+    /// Those of several shards together.
+    #[must_use]
+    pub fn sum(figures: &[Self]) -> Self {
+        figures.iter().fold(Self::default(), |sum, one| Self {
+            instances: sum.instances + one.instances,
+            instruments: sum.instruments + one.instruments,
+            series: sum.series + one.series,
+            expired: sum.expired + one.expired,
+        })
+    }
+}
+
 /// How full a shard is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Occupancy {
