@@ -341,3 +341,6 @@ pub(super) fn take_event<'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
