@@ -123,6 +123,7 @@ mod tests {
     use std::sync::atomic::AtomicI64;
 
     use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::time::Monotonic;
@@ -172,7 +173,8 @@ mod tests {
         let (collections, wall) = collections(0);
         let (senders, mut shards): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(4)).unzip();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(collections.clone().run(Shards::new(senders), INTERVAL, stop.clone()));
+        let mut running = JoinSet::new();
+        running.spawn(collections.clone().run(Shards::new(senders), INTERVAL, stop.clone()));
         wall.store(1_000_000_000, Ordering::Relaxed);
         let begun = clock::tokio_now();
 
@@ -192,7 +194,7 @@ mod tests {
         assert_eq!((collections.figures().complete, collections.figures().skipped), (1, 1));
 
         stop.cancel();
-        running.await.unwrap();
+        running.join_next().await.unwrap().unwrap();
     }
 
     fn asked(message: Option<ShardMessage>) -> (i64, tokio::sync::oneshot::Sender<()>) {

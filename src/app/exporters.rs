@@ -14,10 +14,13 @@ use crate::time::Now;
 /// which are most of it, take the room of the rest.
 const SPOOL_PERCENT: [u64; 3] = [80, 10, 10];
 
+/// What sends, until it is told to end.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Exporters, and the tasks that send. No task may run before the first commit.
 pub(super) struct Built {
     pub(super) exporters: Exporters,
-    pub(super) tasks: [(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>); 3],
+    pub(super) tasks: [(&'static str, Task); 3],
 }
 
 /// Builds them all.
@@ -37,7 +40,7 @@ pub(super) fn build(
         let clock = Arc::clone(clock);
         let (handle, task) = exporter::build_with(settings, move || clock(), parts)
             .map_err(|error| RunError::Usage(error.to_string()))?;
-        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
+        let task: Task = Box::pin(task);
         Ok::<(ExporterHandle, _), RunError>((handle, task))
     };
     let [of_traces, of_metrics, of_logs] = SPOOL_PERCENT;

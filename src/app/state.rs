@@ -82,7 +82,7 @@ pub(super) fn exporter_parts(
 ) -> Parts {
     let mut parts = Parts { signal: Some(signal), ..Parts::default() };
     if signal == Signal::Traces {
-        let sampler = config.otel.sampler(config.sampling.clone());
+        let sampler = config.otel.sampler(config.sampling);
         parts.sampler = Some(Box::new(move |span: &mut Span| sampler.judge(span)));
     }
     if let (Some(store), Some(recovered)) = (store, recovered) {
