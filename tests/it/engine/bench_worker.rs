@@ -320,6 +320,7 @@ impl Bench {
                     assert!(span.end > span.start, "{span:?}");
                     self.spans.push(span);
                 }
+                Output::Metric(_) | Output::Record(_) => {}
                 other @ (Output::WorkerForgotten { .. } | Output::Warning(_)) => self.others.push(other),
             }
         }
