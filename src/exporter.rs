@@ -182,9 +182,10 @@ pub fn build_with(
             };
             (sink, format!("{} ({}, {})", otlp.endpoint, otlp.protocol, otlp.endpoint_origin))
         }
-        Destination::Console => {
-            (Sink::Lines(LineSink::new(Format::Console, FileTarget::Stdout)), FileTarget::Stdout.to_string())
-        }
+        Destination::Console => (
+            Sink::Lines(LineSink::new(Format::Console(signal), FileTarget::Stdout)),
+            FileTarget::Stdout.to_string(),
+        ),
         Destination::File(target) => {
             (Sink::Lines(LineSink::new(Format::Json(signal), target.clone())), target.to_string())
         }

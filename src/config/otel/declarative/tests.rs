@@ -349,7 +349,7 @@ fn bad_references_leave_no_partial_result() {
 fn a_file_that_is_missing_or_no_yaml_stops_the_start() {
     let load = |path: &str| {
         let env = BTreeMap::from([("OTEL_CONFIG_FILE".to_owned(), path.to_owned())]);
-        OtelSettings::load(&env, &[]).map(|_| ()).unwrap_err()[0].to_string()
+        OtelSettings::load(&env).map(|_| ()).unwrap_err()[0].to_string()
     };
     assert!(
         load("/nonexistent/otel.yaml")
@@ -361,7 +361,7 @@ fn a_file_that_is_missing_or_no_yaml_stops_the_start() {
     std::fs::write(file.path(), "file_format: \"1.1\"\n").unwrap();
     let env =
         BTreeMap::from([("OTEL_EXPERIMENTAL_CONFIG_FILE".to_owned(), file.path().display().to_string())]);
-    let settings = OtelSettings::load(&env, &[]).unwrap();
+    let settings = OtelSettings::load(&env).unwrap();
     assert!(
         settings.warnings[0].problem.contains("the old name of OTEL_CONFIG_FILE"),
         "{:?}",
