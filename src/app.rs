@@ -181,7 +181,7 @@ impl App {
             tasks.spawn(named("checkpoints", checkpoints));
         }
         if let Some(collections) = &collections {
-            let interval = config.otel.metrics.batches.schedule_delay.value;
+            let interval = config.otel.metrics_interval();
             let running = collections.clone().run(shards.clone(), interval, stop_periodic.clone());
             tasks.spawn(named("collections", running));
         }

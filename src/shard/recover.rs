@@ -211,3 +211,6 @@ fn divided_anew(
         .map(|engine| ShardBeginning { engine, next })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
