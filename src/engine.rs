@@ -12,16 +12,19 @@ mod clock;
 mod closing;
 mod compose;
 mod constants;
+mod emission;
 mod half;
 mod ids;
 mod intervals;
 pub mod ledger;
 mod matching;
+mod measuring;
 mod memory;
 mod metadata;
 pub mod metrics;
 mod naming;
 mod nesting;
+pub mod observed;
 mod open;
 mod pairing;
 pub mod record;
@@ -50,6 +53,7 @@ use crate::control::glob::Glob;
 use crate::control::policy::Policy;
 use crate::drops::DropReason;
 use crate::engine::constants::ConstantIds;
+use crate::engine::measuring::Metrics;
 use crate::engine::metadata::Reader;
 use crate::engine::metrics::point::Metric;
 use crate::engine::naming::Naming;
@@ -167,8 +171,11 @@ pub enum Warning {
 pub struct Engine {
     settings: Arc<Settings>,
     reader: Reader,
+    /// By the limits of log records; absent where none are made.
+    record_reader: Option<Reader>,
     one_at_a_time: Vec<Glob>,
     naming: Naming,
+    metrics: Option<Metrics>,
     roots: RootCache,
     constants: ConstantIds,
     next_source: u64,
@@ -208,8 +215,10 @@ impl Engine {
     pub fn new(settings: Arc<Settings>, shard: u16) -> Self {
         Self {
             reader: Reader::new(&settings),
+            record_reader: settings.records.then(|| Reader::new(&settings.of_records())),
             one_at_a_time: settings.one_at_a_time.iter().map(|glob| Glob::new(glob)).collect(),
             naming: Naming::new(&settings.prefix),
+            metrics: settings.metrics.as_ref().map(|metrics| Metrics::new(metrics, &settings)),
             roots: RootCache::default(),
             constants: ConstantIds::default(),
             next_source: u64::from(shard) << restore::SHARD_SHIFT,
@@ -237,7 +246,7 @@ impl Engine {
                 let number = self.number_of(worker, &identity, &policy);
                 self.streams.insert(stream, number);
                 self.next_stream = self.next_stream.max(stream.0.saturating_add(1));
-                self.with(number, now, |state, _| state.stream_opened(stream, identity, policy));
+                self.with(number, now, |state, cx| state.stream_opened(cx, stream, identity, policy));
             }
             Input::Event { stream, event } => match self.streams.get(&stream) {
                 Some(number) => self.with(*number, now, |state, cx| state.event(cx, event)),
@@ -418,7 +427,9 @@ impl Engine {
         let mut shared = Shared {
             settings: &self.settings,
             reader: &self.reader,
+            record_reader: self.record_reader.as_ref(),
             naming: &mut self.naming,
+            metrics: self.metrics.as_mut(),
             roots: &mut self.roots,
             constants: &mut self.constants,
             next_source: &mut self.next_source,

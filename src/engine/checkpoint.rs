@@ -142,6 +142,7 @@ impl WorkerState {
             shown: &self.shown,
             clock: self.clock,
             tolerance: &self.tolerance,
+            observation: self.observation,
             ledger: self.ledger(),
             next_seq: self.next_seq,
             alarm,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::control::policy::Policy;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
+use crate::engine::observed::Observed;
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::state::WorkerState;
 use crate::time::{Now, UnixNanos};
@@ -31,6 +32,8 @@ pub struct WorkerReport {
     pub ledger: EventLedger,
     /// Starts without an end.
     pub open_spans: usize,
+    /// Whether it is seen to honour the policy's sampling rate.
+    pub observed: Observed,
     /// The worker's clock minus the bridge's, in nanoseconds; unknown until a credible event came.
     pub clock_offset_ns: Option<i64>,
 }
@@ -93,6 +96,7 @@ pub(crate) fn worker(state: &WorkerState) -> WorkerReport {
         streams: state.streams.len(),
         ledger: state.ledger(),
         open_spans: state.open.len(),
+        observed: state.observation.verdict(),
         clock_offset_ns: state.clock.offset_ns(),
     }
 }

@@ -262,6 +262,7 @@ impl Engine {
         state.shown = fixed.shown;
         state.clock = fixed.clock;
         state.tolerance = fixed.tolerance;
+        state.observation = fixed.observation;
         state.next_seq = fixed.next_seq;
         for (seq, (owned, span)) in &mut open {
             names.share(&mut span.name);

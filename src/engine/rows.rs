@@ -18,6 +18,7 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::ledger::EventLedger;
 use crate::engine::memory::ClosedSpan;
 use crate::engine::nesting::Held;
+use crate::engine::observed::Observation;
 use crate::engine::open::OpenSpan;
 use crate::engine::standalone::Pending;
 use crate::engine::state::{Presence, Shown};
@@ -28,7 +29,7 @@ use crate::time::Monotonic;
 use crate::worker::{Identity, WorkerKey};
 
 /// The version of everything here; the first byte of the head.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// A checksum's length in bytes.
 const SUM_BYTES: usize = 4;
@@ -156,6 +157,7 @@ pub(crate) struct FixedRow<'a> {
     pub(crate) shown: &'a Shown,
     pub(crate) clock: WorkerClock,
     pub(crate) tolerance: &'a Tolerance,
+    pub(crate) observation: Observation,
     /// With the number of those without fate.
     pub(crate) ledger: EventLedger,
     pub(crate) next_seq: u64,
@@ -193,6 +195,7 @@ pub(crate) struct ReadFixed {
     pub(crate) shown: Shown,
     pub(crate) clock: WorkerClock,
     pub(crate) tolerance: Tolerance,
+    pub(crate) observation: Observation,
     pub(crate) ledger: EventLedger,
     pub(crate) next_seq: u64,
     pub(crate) alarm: Option<Monotonic>,
