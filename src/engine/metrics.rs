@@ -15,3 +15,5 @@ pub(crate) mod mapping;
 pub(crate) mod measured;
 pub mod point;
 pub mod settings;
+
+pub use aggregation::AggregationFigures as MetricFigures;
