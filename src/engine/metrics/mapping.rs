@@ -524,5 +524,11 @@ impl Bounds {
     }
 }
 
+/// Whether an event holds a number, finite or not, that metrics would be made of.
+pub(crate) fn measures_something(event: &Event<'_>) -> bool {
+    let is_number = |value: Value<'_>| !matches!(read(value), Reading::NotANumber);
+    event.measurements.iter().any(|(key, value)| never(key).is_none() && is_number(*value))
+}
+
 #[cfg(test)]
 mod tests;
