@@ -16,7 +16,7 @@ use super::sources::{
 };
 use crate::diagnostics::lines;
 use crate::drops::DropReason;
-use crate::engine::report::MetricFigures;
+use crate::engine::metrics::MetricFigures;
 use crate::shard::ShardMessage;
 
 pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -39,7 +39,7 @@ pub(super) async fn collect(state: &AdminState) -> Result<Vec<Family>, Problem> 
         ledger,
         open_spans: held.open_spans as u64,
         open_bytes: held.open_bytes as u64,
-        measured: MetricFigures::sum(&measured),
+        measured,
         collections: (state.collections)(),
         receiver: (state.receiver)(),
     };
@@ -53,7 +53,8 @@ struct Figures {
     ledger: BridgeLedger,
     open_spans: u64,
     open_bytes: u64,
-    measured: MetricFigures,
+    /// Of each shard.
+    measured: Vec<MetricFigures>,
     collections: Option<CollectionFigures>,
     receiver: ReceiverFigures,
 }
@@ -119,7 +120,7 @@ impl Figures {
         ]
     }
 
-    fn notes(&self) -> [Family; 9] {
+    fn notes(&self) -> [Family; 11] {
         let notes = &self.ledger.events.notes;
         [
             labelled(
@@ -164,6 +165,22 @@ impl Figures {
                 "Measurements that were no finite number.",
                 notes.measurements_not_finite,
             ),
+            labelled(
+                "snakepit_bridge_measurements_lost",
+                Kind::Counter,
+                "Finite measurements that went into no series, by reason.",
+                "reason",
+                [
+                    ("negative", notes.measurements_negative),
+                    ("no_room", notes.measurements_no_room),
+                    ("conflict", notes.measurements_conflict),
+                ],
+            ),
+            counter(
+                "snakepit_bridge_measurements_overflowed",
+                "Measurements that went into a series of what is beyond the limits.",
+                notes.measurements_overflowed,
+            ),
             counter(
                 "snakepit_bridge_attributes_cut",
                 "Attributes that a limit cut or left out.",
@@ -204,15 +221,23 @@ impl Figures {
     }
 
     fn measured(&self) -> [Family; 4] {
-        let measured = &self.measured;
+        let sum = |figure: fn(&MetricFigures) -> u64| self.measured.iter().map(figure).sum();
         [
-            gauge("snakepit_bridge_metric_instances", "Workers that have series.", measured.instances),
-            gauge("snakepit_bridge_metric_instruments", "Their instruments.", measured.instruments),
-            gauge("snakepit_bridge_metric_series", "Their series.", measured.series),
+            gauge(
+                "snakepit_bridge_metric_instances",
+                "Workers that have series.",
+                sum(|one| one.instances as u64),
+            ),
+            gauge(
+                "snakepit_bridge_metric_instruments",
+                "Their instruments.",
+                sum(|one| one.instruments as u64),
+            ),
+            gauge("snakepit_bridge_metric_series", "Their series.", sum(|one| one.series as u64)),
             counter(
                 "snakepit_bridge_metric_series_expired",
                 "Series that have ended, because nothing was measured any more or their worker was gone.",
-                measured.expired,
+                sum(|one| one.expired),
             ),
         ]
     }
@@ -540,7 +565,7 @@ mod tests {
             ledger: BridgeLedger { events: EventLedger::default(), export: ExportFigures::default() },
             open_spans: 0,
             open_bytes: 0,
-            measured: MetricFigures::default(),
+            measured: Vec::new(),
             collections: None,
             receiver: ReceiverFigures::default(),
         }

@@ -20,7 +20,8 @@ use crate::control::policy::{Policy, Rate};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::attributes::{AttributeValue, Attributes};
-use crate::engine::report::{MetricFigures, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::metrics::MetricFigures;
+use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::span::{SpanId, TraceId};
 use crate::shard::{Capacity, ShardMessage, Shards};
 use crate::time::UnixNanos;
@@ -448,6 +449,7 @@ fn worker(id: &str, streams: usize) -> WorkerReport {
         streams,
         ledger: Shard::of_events(9).ledger,
         open_spans: 1,
+        observed: crate::engine::observed::Observed::NoEvidence,
         clock_offset_ns: Some(-5),
     }
 }
