@@ -248,7 +248,7 @@ fn round(handle: &ExporterHandle, lots: Vec<Vec<Span>>) -> (Duration, Duration) 
     let (cpu, begun) = (cpu_time(), Instant::now());
     for lot in lots {
         handle.export(lot);
-        while handle.snapshot().queued_spans > 20_000 {
+        while handle.snapshot().queued_items > 20_000 {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -167,7 +167,7 @@ impl Config {
         let config = resolve(&mut resolver, terminal);
         let Resolver { mut problems, mut effective, mut warnings, .. } = resolver;
         effective.sort_by_key(|effective| schema::position(&effective.key));
-        let otel = OtelSettings::load(env, &config.own_telemetry).unwrap_or_else(|errors| {
+        let otel = OtelSettings::load(env).unwrap_or_else(|errors| {
             problems.extend(errors);
             config.otel.clone()
         });
@@ -177,8 +177,8 @@ impl Config {
             env::Origin::Variable(name) => Source::Variable(name),
             env::Origin::File(line) => Source::File { path: Arc::clone(&otel_file), line },
         };
-        if let Some((origin, error)) = otel.broken_tls() {
-            let message = format!("failed to {error} (for traces)");
+        for otel::BrokenTls { origin, error, signals } in otel.broken_tls() {
+            let message = format!("failed to {error} (for {})", otel::listed(&signals));
             problems.push(Problem { source: source_of(origin), key: None, message });
         }
         warnings.extend(otel.warnings.iter().map(ToString::to_string));
@@ -210,6 +210,7 @@ impl Config {
     fn obey_otel(&mut self) {
         self.otel.limits.apply(&mut self.engine.limits);
         self.engine.propagators = self.otel.propagators.value;
+        self.engine.exception_signal = self.otel.exception_signal.value;
         if self.otel.sdk_disabled.value {
             // Whatever rules say: workers are told so, and what arrives all the same is dropped.
             self.control.enabled = false;

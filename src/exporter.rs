@@ -1,12 +1,12 @@
-//! Sends finished spans to an OTLP peer.
+//! Sends finished spans, metrics and log records to an OTLP peer: one exporter a signal.
 //!
-//! [`build`] makes a handle, which any thread may give spans to without waiting, and a task, which the app runs. What is
-//! sent when, and what became of each span, is decided in [`pipeline`] without input or output; here is the waiting: one
+//! [`build`] makes a handle, which any thread may give items to without waiting, and a task, which the app runs. What is
+//! sent when, and what became of each item, is decided in [`pipeline`] without input or output; here is the waiting: one
 //! lock around the pipeline, one task that owns the requests in flight.
 //!
 //! Law: in every [`ExportSnapshot`], `made = exported + sampled_out + queued + spooled + sum(refused)`.
 //!
-//! Spans are encoded where they are given, by the caller, outside of the lock: from then on they are bytes, and the
+//! Items are encoded where they are given, by the caller, outside of the lock: from then on they are bytes, and the
 //! bound on the queue counts exactly those. With a store ([`spool`]), what the pipeline decides is written under the same
 //! lock, so that the disk sees it in that order.
 
@@ -24,13 +24,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::engine::metrics::point::Metric;
+use crate::engine::record::LogRecord;
 use crate::engine::span::Span;
 use crate::exporter::batch::Provenance;
 use crate::exporter::complaints::Complaints;
-use crate::exporter::encode::write_span;
 use crate::exporter::grpc::GrpcSink;
 use crate::exporter::http::HttpSink;
 use crate::exporter::lines::{Format, LineSink};
+use crate::exporter::output::Output;
 pub use crate::exporter::pipeline::ExportSnapshot;
 use crate::exporter::pipeline::{ExportRequest, Notice, Pipeline, PipelineSettings};
 use crate::exporter::queue::BatchId;
@@ -39,6 +41,7 @@ use crate::exporter::retry::Outcome;
 pub use crate::exporter::settings::{Destination, ExporterSettings};
 use crate::exporter::settings::{FileTarget, Protocol};
 use crate::exporter::signal::Signal;
+pub use crate::exporter::signals::{ExportSnapshots, Exporters};
 use crate::exporter::spool::{Loaded, NOBODY_WAITS, SpoolStore};
 use crate::exporter::tls::TlsError;
 use crate::store::{Commit, Op, Origin, SignalSums, SpoolEntry, SpoolId};
@@ -55,6 +58,7 @@ mod grpc;
 mod http;
 mod json;
 mod lines;
+mod output;
 pub mod pipeline;
 pub mod queue;
 pub mod refusal;
@@ -62,6 +66,7 @@ pub mod resource;
 pub mod retry;
 pub mod settings;
 pub mod signal;
+mod signals;
 pub mod spool;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -70,8 +75,6 @@ pub(crate) mod tests;
 pub mod tls;
 pub(crate) mod trial;
 
-/// What a span takes, encoded, on the usual side: room is made for so much at first.
-const USUAL_SPAN_BYTES: usize = 512;
 /// How long after a shutdown's deadline the task may take to notice it.
 const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
 
@@ -179,9 +182,10 @@ pub fn build_with(
             };
             (sink, format!("{} ({}, {})", otlp.endpoint, otlp.protocol, otlp.endpoint_origin))
         }
-        Destination::Console => {
-            (Sink::Lines(LineSink::new(Format::Console, FileTarget::Stdout)), FileTarget::Stdout.to_string())
-        }
+        Destination::Console => (
+            Sink::Lines(LineSink::new(Format::Console(signal), FileTarget::Stdout)),
+            FileTarget::Stdout.to_string(),
+        ),
         Destination::File(target) => {
             (Sink::Lines(LineSink::new(Format::Json(signal), target.clone())), target.to_string())
         }
@@ -246,20 +250,43 @@ impl ExporterHandle {
     /// sent before `needs` is durable.
     ///
     /// Guarantee: never waits. What there is no room for is refused and counted.
-    pub fn export_from(&self, mut spans: Vec<Span>, first: Option<(u16, u64)>, needs: Commit) {
+    pub fn export_from(&self, spans: Vec<Span>, first: Option<(u16, u64)>, needs: Commit) {
+        let sampler = self.shared.sampler.as_ref();
+        self.export_kept(spans, first, needs, |span| sampler.is_none_or(|sampler| sampler(span)));
+    }
+
+    /// Takes metrics, each of which has one ordinal and counts its points; otherwise as [`export_from`](Self::export_from).
+    pub fn export_metrics(&self, metrics: Vec<Metric>, first: Option<(u16, u64)>, needs: Commit) {
+        self.export_kept(metrics, first, needs, |_| true);
+    }
+
+    /// Takes log records, as [`export_from`](Self::export_from) takes spans.
+    pub fn export_records(&self, records: Vec<LogRecord>, first: Option<(u16, u64)>, needs: Commit) {
+        self.export_kept(records, first, needs, |_| true);
+    }
+
+    /// Takes those outputs of an engine that `keep` lets pass.
+    fn export_kept<O: Output>(
+        &self,
+        mut outputs: Vec<O>,
+        first: Option<(u16, u64)>,
+        needs: Commit,
+        keep: impl Fn(&mut O) -> bool,
+    ) {
         let shared = &*self.shared;
-        let count = spans.len() as u64;
         let now = shared.now();
+        let count = outputs.len() as u64;
         let all = first.map(|(shard, from)| Origin { shard, ordinals: from..from + count });
-        if shared.with(now, |pipeline| pipeline.refuse_all(count, all)) {
+        let items = outputs.iter().map(O::items).sum();
+        if shared.with(now, |pipeline| pipeline.refuse_all(items, all)) {
             return;
         }
-        let mut encoded = Vec::with_capacity(spans.len() * USUAL_SPAN_BYTES);
-        let mut ends = Vec::with_capacity(spans.len());
-        for span in &mut spans {
-            // What the sampler leaves out takes no bytes.
-            if shared.sampler.as_ref().is_none_or(|sampler| sampler(span)) {
-                write_span(&mut encoded, span);
+        let mut encoded = Vec::with_capacity(outputs.len() * O::USUAL_BYTES);
+        let mut ends = Vec::with_capacity(outputs.len());
+        for output in &mut outputs {
+            // What is left out takes no bytes.
+            if keep(output) {
+                output.write(&mut encoded);
             }
             ends.push(encoded.len());
         }
@@ -269,18 +296,21 @@ impl ExporterHandle {
         let mut start = 0;
         let (earlier, notices) = shared.with(now, |pipeline| {
             let expected = pipeline.poll_timeout();
-            for (at, (span, end)) in spans.iter().zip(ends).enumerate() {
+            for (at, (output, end)) in outputs.iter().zip(ends).enumerate() {
                 let origin = first.map(|(shard, from)| (shard, from + at as u64));
                 if start == end {
                     pipeline.sampled_out(origin);
                     continue;
                 }
-                let item = &encoded[start..end];
-                let refusal = pipeline.admit(&span.source, item, Provenance { origin, needs }, now).err();
+                let (element, items) = (&encoded[start..end], output.items());
+                let provenance = Provenance { origin, needs };
+                let refusal = pipeline.admit(output.source(), element, items, provenance, now).err();
                 if refusal == Some(Refusal::ItemTooLarge) {
-                    too_large.push((Arc::clone(&span.name), end - start));
+                    too_large.push((Arc::clone(output.name()), end - start));
                 }
-                queue_full += u64::from(refusal == Some(Refusal::QueueFull));
+                if refusal == Some(Refusal::QueueFull) {
+                    queue_full += items;
+                }
                 start = end;
             }
             let earlier = match (expected, pipeline.poll_timeout()) {
@@ -290,7 +320,7 @@ impl ExporterHandle {
             };
             (earlier, pipeline.take_notices())
         });
-        drop(spans);
+        drop(outputs);
 
         if earlier {
             shared.wake.notify_one();

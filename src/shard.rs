@@ -5,6 +5,7 @@
 
 mod capacity;
 pub mod journal;
+pub mod made;
 pub mod recover;
 pub mod replay;
 mod task;
@@ -15,9 +16,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
+use crate::engine::metrics::MetricFigures;
 use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::store::{Commit, ShardCheckpoint};
+use crate::time::UnixNanos;
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
@@ -68,6 +71,16 @@ pub enum ShardMessage {
     Workers(oneshot::Sender<Vec<WorkerReport>>),
     /// The admin API asks.
     OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
+    /// The admin API asks.
+    Metrics(oneshot::Sender<MetricFigures>),
+    /// Make all points, a part at a time between other messages. Answered once the exporter has the last of them; not at all
+    /// if that is under way already, for an earlier time.
+    Collect {
+        /// The time of the points: the same for all shards, and later than ever before.
+        at: UnixNanos,
+        /// Hears of the end.
+        answer: oneshot::Sender<()>,
+    },
     /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
     /// none if nothing has happened since the last one.
     Checkpoint(oneshot::Sender<Option<Commit>>),
@@ -80,16 +93,26 @@ pub enum ShardMessage {
     },
     /// Take what is in the channel and no more, then answer and end. Where there is somewhere to write, what is open is
     /// written down; else everything open is closed, and everything held is judged.
-    Shutdown(oneshot::Sender<EventLedger>),
+    Shutdown {
+        /// The time of a last collection; none where there are no points.
+        collect: Option<UnixNanos>,
+        /// Hears the last sums.
+        answer: oneshot::Sender<EventLedger>,
+    },
 }
 
 /// The shard of a worker among so many.
+///
+/// Workers of a node whose ids are no more than their connections' share one, because their metadata may show the same
+/// worker id for several connections: then they share metrics, which live in one shard.
 #[must_use]
 pub fn shard_of(worker: &WorkerKey, shards: u16) -> u16 {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     hasher.update(worker.node.as_bytes());
     hasher.update(&[0]);
-    hasher.update(worker.id.as_bytes());
+    if !worker.is_of_connection() {
+        hasher.update(worker.id.as_bytes());
+    }
     u16::try_from(hasher.digest() % u64::from(shards)).expect("less than the count of shards")
 }
 
@@ -136,5 +159,22 @@ impl Shards {
     /// Every shard.
     pub fn all(&self) -> impl Iterator<Item = &mpsc::Sender<ShardMessage>> {
         self.senders.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_may_be_one_worker_share_a_shard() {
+        let shard = |id: &str| shard_of(&WorkerKey { node: "host".into(), id: id.into(), pid: None }, 64);
+        let first = shard("127.0.0.1:40000/1");
+        for id in ["127.0.0.1:40000/2", "127.0.0.1:50123/77", "[::1]:9/3"] {
+            assert_eq!(shard(id), first, "{id}");
+        }
+        let named: std::collections::BTreeSet<_> =
+            (0..200).map(|number| shard(&format!("worker_{number}"))).collect();
+        assert!(named.len() > 32, "{named:?}");
     }
 }

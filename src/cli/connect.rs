@@ -9,7 +9,6 @@ use crate::app::start_clock;
 use crate::config::otel::OtelSettings;
 use crate::exporter::Destination;
 use crate::exporter::settings::OtlpSettings;
-use crate::exporter::signal::Signal;
 use crate::exporter::trial::{Answer, Trial};
 
 /// What came of all endpoints.
@@ -25,11 +24,8 @@ impl Trials {
         let trials = runtime.block_on(async {
             let clock = start_clock();
             let mut trials = Vec::new();
-            // Nothing makes the other signals yet: what is said of them is not tried either.
-            let made = otel.destinations().into_iter().filter(|(signal, _)| *signal == Signal::Traces);
-            for (signal, destination) in made {
+            for (_, destination) in otel.destinations() {
                 let Destination::Otlp(settings) = destination else { continue };
-                let settings = OtlpSettings { signal, ..settings };
                 let trial = Trial::run(&settings, &clock).await;
                 trials.push((settings, trial));
             }

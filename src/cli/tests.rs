@@ -166,44 +166,58 @@ fn check_ready_asks_a_running_bridge() {
     }
 }
 
+/// Every signal is tried, each with a request of its own.
 #[test]
 fn check_connect_says_what_came_back() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let peer = std::thread::spawn(move || {
-        for connection in 0..2 {
+        let mut asked = Vec::new();
+        while asked.len() < 3 {
+            // The trial's own connection, which asks nothing; then the exporter's.
+            let _ = listener.accept().unwrap();
             let (mut stream, _) = listener.accept().unwrap();
-            if connection == 0 {
-                // The trial's own, which asks nothing.
-                continue;
-            }
             let mut head = String::new();
             let mut lines = BufReader::new(stream.try_clone().unwrap());
             while lines.read_line(&mut head).unwrap() > 2 {}
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-            return head;
+            asked.push(head.lines().next().unwrap_or_default().to_owned());
         }
-        String::new()
+        asked
     });
-    let url = format!("http://{address}/v1/traces");
-    let said = run_with(&["check", "--connect"], &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &url)]);
+    let url = format!("http://{address}");
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str());
+    let said = run_with(&["check", "--connect"], &[endpoint]);
     assert_eq!(said.exit, Exit::Ok, "{}", said.out);
-    assert!(peer.join().unwrap().starts_with("POST /v1/traces HTTP/1.1"));
-    let trial = said.out.split("\n\n").last().unwrap();
-    let by = "http/protobuf, by OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-    assert!(trial.starts_with(&format!("traces to {url} ({by})\n  DNS        127.0.0.1\n")), "{trial}");
-    assert!(trial.contains("\n  answer     taken in "), "{trial}");
+    let paths = ["/v1/traces", "/v1/metrics", "/v1/logs"];
+    assert_eq!(peer.join().unwrap(), paths.map(|path| format!("POST {path} HTTP/1.1")));
+    let by = "http/protobuf, by OTEL_EXPORTER_OTLP_ENDPOINT";
+    for (signal, path) in ["traces", "metrics", "logs"].into_iter().zip(paths) {
+        let beginning = format!("{signal} to {url}{path} ({by})\n  DNS        127.0.0.1\n");
+        let trial = said.out.split("\n\n").find(|paragraph| paragraph.starts_with(&beginning));
+        let trial = trial.unwrap_or_else(|| panic!("{}", said.out));
+        assert!(trial.contains("\n  answer     taken in "), "{trial}");
+    }
 
     // Nobody listens any more.
     let arguments = ["check", "--connect", "--output", "json"];
-    let said = run_with(&arguments, &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &url)]);
+    let said = run_with(&arguments, &[endpoint, ("OTEL_METRICS_EXPORTER", "none")]);
     assert_eq!(said.exit, Exit::Unavailable);
     let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
-    let [endpoint] = answer["endpoints"].as_array().unwrap().as_slice() else { panic!("{answer}") };
-    assert_eq!((&endpoint["ok"], &endpoint["trouble"]["step"]), (&false.into(), &"TCP".into()));
-    assert_eq!(endpoint["hints"].as_array().unwrap().len(), 1, "{endpoint}");
+    let endpoints = answer["endpoints"].as_array().unwrap();
+    let signals: Vec<_> = endpoints.iter().map(|endpoint| endpoint["signal"].as_str().unwrap()).collect();
+    assert_eq!(signals, ["traces", "logs"]);
+    for endpoint in endpoints {
+        assert_eq!((&endpoint["ok"], &endpoint["trouble"]["step"]), (&false.into(), &"TCP".into()));
+        assert_eq!(endpoint["hints"].as_array().unwrap().len(), 1, "{endpoint}");
+    }
 
-    let said = run_with(&["check", "--connect"], &[("OTEL_TRACES_EXPORTER", "console")]);
+    let elsewhere = [
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
+    ];
+    let said = run_with(&["check", "--connect"], &elsewhere);
     assert_eq!(said.exit, Exit::Ok);
     assert!(
         said.out.ends_with("no signal goes to an OTLP endpoint: there is nothing to try\n"),

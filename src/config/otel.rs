@@ -2,10 +2,8 @@
 //!
 //! Each value says who decided it; a signal's variable beats the generic one, option by option. What is junk in a
 //! variable is warned of and counts as unset, as the specification demands; only an endpoint that leads nowhere, and files
-//! of TLS that cannot be used, stop the start: falling back to `localhost` would hide them. Of a signal that is not made,
-//! neither does. With `OTEL_CONFIG_FILE` the file alone counts, and anything wrong in it stops the start.
-//!
-//! Metrics and log records are not made yet; what is said about them is read and checked like the rest.
+//! of TLS that cannot be used, stop the start: falling back to `localhost` would hide them. Of a signal that is not sent to
+//! an OTLP peer, neither does. With `OTEL_CONFIG_FILE` the file alone counts, and anything wrong in it stops the start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,11 +12,11 @@ use crate::config::env::{EnvSource, Origin, Setting, Variables, Warning, parse_a
 use crate::config::provenance::{Problem, Source};
 use crate::diagnostics::LogLevel;
 use crate::engine::sampler::{Exceptions, Ratio, Sampler, SamplerSettings};
-use crate::engine::settings::Propagators;
+use crate::engine::settings::{ExceptionSignal, Propagators};
 use crate::exporter::batch::{BatchSettings, DEFAULT_MAX_BATCH_BYTES};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
-use crate::exporter::settings::{Destination, ExporterSettings};
+use crate::exporter::settings::{Destination, ExporterSettings, Protocol};
 use crate::exporter::signal::Signal;
 use crate::exporter::tls::{PeerTls, TlsError};
 
@@ -40,10 +38,11 @@ const OLD_CONFIG_FILE: &str = "OTEL_EXPERIMENTAL_CONFIG_FILE";
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
-const EXCEPTION_SIGNAL: &str = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
 
 /// Stands for a time-out of 0, which means none.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long the first metric of a collection waits for the others: shards collect at the same time, and are done soon.
+pub const METRICS_GATHERING: Duration = Duration::from_millis(100);
 
 /// What the standard configuration says.
 #[derive(Debug, Clone)]
@@ -60,6 +59,8 @@ pub struct OtelSettings {
     pub log_level: Setting<LogLevel>,
     /// `OTEL_PROPAGATORS`.
     pub propagators: Setting<Propagators>,
+    /// `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`.
+    pub exception_signal: Setting<ExceptionSignal>,
     /// `OTEL_TRACES_SAMPLER`.
     pub sampler: Setting<SamplerSettings>,
     /// `OTEL_TRACES_SAMPLER_ARG`.
@@ -90,6 +91,24 @@ pub struct OtelError {
     pub reason: String,
 }
 
+/// Files of TLS that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenTls {
+    /// Who named them, or else the endpoint.
+    pub origin: Origin,
+    /// What is wrong with them; finishes "failed to".
+    pub error: String,
+    /// The signals whose peers they are for.
+    pub signals: Vec<Signal>,
+}
+
+/// What is wrong with a variable as far as one signal reads it.
+struct Wrong {
+    error: OtelError,
+    signal: Signal,
+    protocol: Protocol,
+}
+
 /// One line of `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectiveValue {
@@ -106,16 +125,16 @@ pub struct EffectiveValue {
 impl Default for OtelSettings {
     /// What counts where nothing is set.
     fn default() -> Self {
-        Self::from_env(&BTreeMap::new(), &[]).expect("defaults lead somewhere")
+        Self::from_env(&BTreeMap::new()).expect("defaults lead somewhere")
     }
 }
 
 impl OtelSettings {
-    /// Reads the file that a variable names, else the variables. `own` are the signals that the bridge makes of itself.
+    /// Reads the file that a variable names, else the variables.
     ///
     /// # Errors
     /// All that stops the start.
-    pub fn load(env: &(impl EnvSource + ?Sized), own: &[Signal]) -> Result<Self, Vec<Problem>> {
+    pub fn load(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<Problem>> {
         let mut variables = Variables::new(env);
         let path = |text: &str| Ok(Some(text.to_owned()));
         let file = variables.first_or(&[CONFIG_FILE, OLD_CONFIG_FILE], None, path);
@@ -130,7 +149,7 @@ impl OtelSettings {
                 ..settings
             });
         }
-        Self::from_env(env, own).map_err(|errors| {
+        Self::from_env(env).map_err(|errors| {
             let problem = |error: OtelError| Problem {
                 source: Source::Variable(error.variable),
                 key: None,
@@ -140,20 +159,18 @@ impl OtelSettings {
         })
     }
 
-    /// Reads the variables. `own` are the signals that the bridge makes of itself.
+    /// Reads the variables.
     ///
     /// # Errors
-    /// If something that is made is to go to an OTLP peer, and its endpoint leads nowhere, or a client certificate lacks its other half.
-    pub fn from_env(env: &(impl EnvSource + ?Sized), own: &[Signal]) -> Result<Self, Vec<OtelError>> {
+    /// If a signal is to go to an OTLP peer, and its endpoint leads nowhere, or a client certificate lacks its other half.
+    pub fn from_env(env: &(impl EnvSource + ?Sized)) -> Result<Self, Vec<OtelError>> {
         let mut variables = Variables::new(env);
         let mut errors = Vec::new();
         let sdk_disabled = variables.boolean(&[SDK_DISABLED]);
         let (sampler, sampler_ratio) = general::read_sampler(&mut variables);
         let disabled = sdk_disabled.value;
-        // Of workers' signals only traces are made.
-        let is_made = |signal: Signal| signal == Signal::Traces || own.contains(&signal);
         let mut signal = |variables: &mut Variables<'_, _>, signal| {
-            SignalSettings::read(variables, signal, disabled, is_made(signal), &mut errors)
+            SignalSettings::read(variables, signal, disabled, &mut errors)
         };
         let settings = Self {
             config_file: Setting::default(None),
@@ -162,6 +179,7 @@ impl OtelSettings {
             resource_attributes: variables.first_or(&[RESOURCE_ATTRIBUTES], Vec::new(), parse_attributes),
             log_level: general::read_log_level(&mut variables),
             propagators: general::read_propagators(&mut variables),
+            exception_signal: general::read_exception_signal(&mut variables),
             sampler,
             sampler_ratio,
             limits: LimitVariables::read(&mut variables),
@@ -171,28 +189,18 @@ impl OtelSettings {
             metric_options: MetricVariables::read(&mut variables),
             warnings: Vec::new(),
         };
-        // A generic variable is wrong for every signal, and is named once.
-        let mut distinct: Vec<OtelError> = Vec::new();
-        for error in errors {
-            if !distinct.contains(&error) {
-                distinct.push(error);
-            }
-        }
-        if !distinct.is_empty() {
-            return Err(distinct);
+        if !errors.is_empty() {
+            return Err(merged(errors));
         }
         idle::log_level(&mut variables);
+        let signals = Signal::ALL.map(|signal| settings.signal(signal));
         if disabled {
             idle::under_disabled(&mut variables);
         } else {
-            let made: Vec<_> = Signal::ALL
-                .into_iter()
-                .filter(|signal| is_made(*signal))
-                .map(|one| settings.signal(one))
-                .collect();
-            idle::beside_exporters(&mut variables, &made);
+            idle::insecure(&mut variables, signals);
+            idle::beside_exporters(&mut variables, signals);
         }
-        hints::about_effects(env, &mut variables, disabled, is_made);
+        hints::about_effects(env, &mut variables);
         Ok(Self { warnings: variables.warnings, ..settings })
     }
 
@@ -225,15 +233,29 @@ impl OtelSettings {
         }
     }
 
-    /// What makes the files of TLS towards the peer of traces useless, if anything, and who named them.
+    /// What makes the files of TLS towards a signal's peer useless, if anything, and who named them. Files that several
+    /// signals share are named once.
     #[must_use]
-    pub fn broken_tls(&self) -> Option<(Origin, TlsError)> {
-        let Destination::Otlp(peer) = self.destination(Signal::Traces) else { return None };
+    pub fn broken_tls(&self) -> Vec<BrokenTls> {
+        let mut all: Vec<BrokenTls> = Vec::new();
+        for signal in Signal::ALL {
+            let Some((origin, error)) = self.broken_tls_of(signal) else { continue };
+            let error = error.to_string();
+            match all.iter_mut().find(|known| known.origin == origin && known.error == error) {
+                Some(known) => known.signals.push(signal),
+                None => all.push(BrokenTls { origin, error, signals: vec![signal] }),
+            }
+        }
+        all
+    }
+
+    fn broken_tls_of(&self, signal: Signal) -> Option<(Origin, TlsError)> {
+        let Destination::Otlp(peer) = self.destination(signal) else { return None };
         if !peer.endpoint.starts_with("https:") {
             return None;
         }
         let error = PeerTls::new(&peer.tls, &[]).err()?;
-        let otlp = &self.traces.otlp;
+        let otlp = &self.signal(signal).otlp;
         let files = [&otlp.certificate, &otlp.client_certificate, &otlp.client_key];
         // Where the machine's roots are missing, nobody named a file; the endpoint asks for them.
         let named = error.path().and_then(|path| {
@@ -247,13 +269,16 @@ impl OtelSettings {
     pub fn exporter_settings(&self, signal: Signal, same_host: bool, seed: u64) -> ExporterSettings {
         let SignalSettings { otlp, batches, .. } = self.signal(signal);
         let limit = |timeout: Duration| if timeout.is_zero() { NO_TIMEOUT } else { timeout };
+        let (max_items, delay) = match signal {
+            Signal::Traces | Signal::Logs => {
+                (Some(batches.max_export_batch_size.value), batches.schedule_delay.value)
+            }
+            // The delay that is configured is the one between collections.
+            Signal::Metrics => (None, METRICS_GATHERING),
+        };
         ExporterSettings {
-            batch: BatchSettings {
-                max_spans: batches.max_export_batch_size.value,
-                max_bytes: DEFAULT_MAX_BATCH_BYTES,
-                delay: batches.schedule_delay.value,
-            },
-            queue: QueueSettings { max_spans: batches.max_queue_size.value, ..QueueSettings::default() },
+            batch: BatchSettings { max_items, max_bytes: DEFAULT_MAX_BATCH_BYTES, delay },
+            queue: QueueSettings { max_items: batches.max_queue_size.value, ..QueueSettings::default() },
             request_timeout: limit(otlp.timeout.value).min(limit(batches.export_timeout.value)),
             resource: ResourceSettings {
                 service_name: self.service_name.value.clone(),
@@ -263,6 +288,12 @@ impl OtelSettings {
             seed,
             ..ExporterSettings::new(self.destination(signal))
         }
+    }
+
+    /// From one collection of metrics to the next; never 0.
+    #[must_use]
+    pub const fn metrics_interval(&self) -> Duration {
+        self.metrics.batches.schedule_delay.value
     }
 
     /// What decides which finished spans are kept.
@@ -289,7 +320,7 @@ impl OtelSettings {
             effective(general::PROPAGATORS, &self.propagators, general::shown_propagators),
             effective(general::SAMPLER, &self.sampler, general::shown_sampler),
             effective(general::SAMPLER_ARG, &self.sampler_ratio, |ratio| ratio.value().to_string()),
-            effective(EXCEPTION_SIGNAL, &Setting::default(()), |()| String::new()),
+            effective(general::EXCEPTION_SIGNAL, &self.exception_signal, general::shown_exception_signal),
         ];
         values.extend(self.limits.effective());
         for signal in Signal::ALL {
@@ -299,6 +330,27 @@ impl OtelSettings {
         values.sort_by_key(|value| table::position(value.variable));
         values
     }
+}
+
+/// A generic variable is wrong for every signal, and is named once.
+fn merged(wrong: Vec<Wrong>) -> Vec<OtelError> {
+    let mut groups: Vec<(OtelError, Protocol, Vec<Signal>)> = Vec::new();
+    for Wrong { error, signal, protocol } in wrong {
+        match groups.iter_mut().find(|(known, by, _)| *known == error && *by == protocol) {
+            Some((_, _, signals)) => signals.push(signal),
+            None => groups.push((error, protocol, vec![signal])),
+        }
+    }
+    let merge = |(error, protocol, signals): (OtelError, Protocol, Vec<Signal>)| OtelError {
+        reason: format!("{} (for {} by {protocol})", error.reason, listed(&signals)),
+        ..error
+    };
+    groups.into_iter().map(merge).collect()
+}
+
+/// As a text for people: `traces, metrics`.
+pub(super) fn listed(signals: &[Signal]) -> String {
+    signals.iter().map(|signal| signal.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn effective<T>(variable: &'static str, setting: &Setting<T>, show: impl Fn(&T) -> String) -> EffectiveValue {

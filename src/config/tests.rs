@@ -241,7 +241,7 @@ fn variables_of_export_and_the_file_are_wrong_together() {
     assert_eq!(
         given.problems(),
         [
-            "OTEL_EXPORTER_OTLP_ENDPOINT: `ftp://c`: not an http or https URL (for traces by http/protobuf)",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: `ftp://c`: not an http or https URL (for traces, metrics, logs by http/protobuf)",
             "bridge.yaml:1: limits.max_workers: `0` is too few: at least 1 is needed",
         ]
     );
@@ -256,7 +256,7 @@ fn files_of_tls_towards_the_peer_are_read() {
         missing.problems(),
         [
             "OTEL_EXPORTER_OTLP_CERTIFICATE: failed to read the CA certificates \"/nonexistent/ca.pem\": No such file or \
-             directory (os error 2) (for traces)"
+             directory (os error 2) (for traces, metrics, logs)"
         ]
     );
     let broken = to("https://c:4318");
@@ -266,10 +266,14 @@ fn files_of_tls_towards_the_peer_are_read() {
         broken.problems(),
         [
             "OTEL_EXPORTER_OTLP_CERTIFICATE: failed to use the CA certificates \"ca.pem\": there is no PEM certificate in \
-             it (for traces)"
+             it (for traces, metrics, logs)"
         ]
     );
-    for unused in [to("http://c:4318"), to("https://c:4318").variable("OTEL_TRACES_EXPORTER", "console")] {
+    let elsewhere = to("https://c:4318")
+        .variable("OTEL_TRACES_EXPORTER", "console")
+        .variable("OTEL_METRICS_EXPORTER", "none")
+        .variable("OTEL_LOGS_EXPORTER", "none");
+    for unused in [to("http://c:4318"), elsewhere] {
         assert!(unused.variable(CERTIFICATE, "/nonexistent/ca.pem").load().is_ok());
     }
     let file = Given::nothing();

@@ -10,14 +10,14 @@ use crate::engine::memory::TokenHolder;
 use crate::engine::rows::{self, FixedRow, Head, Leaving, Row, SpanRow, VERSION, WorkerRow};
 use crate::engine::state::WorkerState;
 use crate::engine::{Engine, StreamId};
-use crate::store::{RowKey, ShardCheckpoint};
+use crate::store::{Ordinals, RowKey, ShardCheckpoint};
 use crate::time::Monotonic;
 
 impl Engine {
     /// What changed since the last checkpoint; everything, for the first of a new or a restored engine.
     ///
     /// Outputs that were not taken are in none, so they are to be taken first. Whoever could not store a checkpoint asks for
-    /// [`Engine::checkpoint_all`] next. `next_ordinal` is for the caller to fill in.
+    /// [`Engine::checkpoint_all`] next. `next` is for the caller to fill in.
     pub fn checkpoint(&mut self) -> ShardCheckpoint {
         if !self.is_written {
             return self.checkpoint_all();
@@ -54,6 +54,8 @@ impl Engine {
         }
         let watched = self.constants.take_changed(replaces_all);
         puts.extend(watched.map(|(part, watched)| (Row::Watched(part).key(), rows::encode(&watched))));
+        let metrics = self.metrics.as_mut();
+        let metrics = metrics.map(|metrics| metrics.aggregation.write(replaces_all, &mut puts, &mut deletes));
         let head = Head {
             next_source: self.next_source,
             next_number: self.next_number,
@@ -61,9 +63,10 @@ impl Engine {
             departed: self.departed,
             total: self.ledger(),
             held: self.workers.values().map(|state| state.held.len() as u64).sum(),
+            metrics,
         };
         let head = rows::sealed(vec![VERSION], &head);
-        ShardCheckpoint { next_ordinal: 0, head, replaces_all, puts, deletes }
+        ShardCheckpoint { next: Ordinals::default(), head, replaces_all, puts, deletes }
     }
 }
 
@@ -140,8 +143,10 @@ impl WorkerState {
             presence: self.presence,
             is_superseded: self.is_superseded,
             shown: &self.shown,
+            instance: self.instance,
             clock: self.clock,
             tolerance: &self.tolerance,
+            observation: self.observation,
             ledger: self.ledger(),
             next_seq: self.next_seq,
             alarm,

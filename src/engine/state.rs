@@ -17,10 +17,15 @@ use crate::engine::half::{self, Half};
 use crate::engine::ids;
 use crate::engine::intervals::{IntervalKey, Intervals};
 use crate::engine::ledger::EventLedger;
+use crate::engine::measuring::Metrics;
 use crate::engine::memory::{ClosedSpans, Fingerprints, Ordinals, TokenTable};
 use crate::engine::metadata::Reader;
+use crate::engine::metrics::aggregation::InstanceId;
+use crate::engine::metrics::mapping::Fate;
+use crate::engine::metrics::measured::Weight;
 use crate::engine::naming::{Naming, Phase};
 use crate::engine::nesting::{HeldSpans, Relative};
+use crate::engine::observed::{Observation, Observed};
 use crate::engine::open::OpenSpans;
 use crate::engine::report::Occupancy;
 use crate::engine::roots::RootCache;
@@ -38,9 +43,12 @@ use crate::worker::{Identity, Source, WorkerKey};
 pub(crate) struct Shared<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) reader: &'a Reader,
+    /// By the limits of log records; absent where none are made.
+    pub(crate) record_reader: Option<&'a Reader>,
     pub(crate) naming: &'a mut Naming,
     pub(crate) roots: &'a mut RootCache,
     pub(crate) constants: &'a mut ConstantIds,
+    pub(crate) metrics: Option<&'a mut Metrics>,
     pub(crate) next_source: &'a mut u64,
     pub(crate) outputs: &'a mut VecDeque<Output>,
     pub(crate) now: Now,
@@ -59,8 +67,12 @@ pub(crate) struct WorkerState {
     /// Another incarnation has connected: no grace for this one.
     pub(crate) is_superseded: bool,
     pub(crate) shown: Shown,
+    /// Where its measurements go, since the first.
+    pub(crate) instance: Option<InstanceId>,
     pub(crate) clock: WorkerClock,
     pub(crate) tolerance: Tolerance,
+    /// Whether it keeps to the share that its policy asks for.
+    pub(crate) observation: Observation,
     pub(crate) ledger: EventLedger,
     /// Ascends with every half and every closed span.
     pub(crate) next_seq: u64,
@@ -125,8 +137,10 @@ impl WorkerState {
             presence: Presence::Connected,
             is_superseded: false,
             shown,
+            instance: None,
             clock: WorkerClock::default(),
             tolerance: Tolerance::default(),
+            observation: Observation::default(),
             ledger: EventLedger::default(),
             next_seq: 1,
             runs_one_at_a_time,
@@ -145,15 +159,42 @@ impl WorkerState {
         }
     }
 
-    pub(crate) fn stream_opened(&mut self, stream: StreamId, identity: Arc<Identity>, policy: Arc<Policy>) {
+    pub(crate) fn stream_opened(
+        &mut self,
+        cx: &mut Shared<'_>,
+        stream: StreamId,
+        identity: Arc<Identity>,
+        policy: Arc<Policy>,
+    ) {
         if !self.streams.contains(&stream) {
             self.streams.push(stream);
         }
         self.streams_seen += 1;
         self.presence = Presence::Connected;
         self.is_superseded = false;
+        if (&self.identity.host, self.identity.same_host) != (&identity.host, identity.same_host) {
+            self.detach(cx);
+        }
         self.identity = identity;
+        if *self.policy != *policy {
+            self.observation = Observation::default();
+        }
         self.policy = policy;
+    }
+
+    /// For how many each measurement of an event of this dotted name stands.
+    pub(crate) fn weight(&self, emitted: &str) -> Weight {
+        match self.observation.verdict() {
+            Observed::Honoured => Weight::of_share(self.policy.share_of(emitted)),
+            Observed::NoEvidence | Observed::Ignored => Weight::ONE,
+        }
+    }
+
+    /// An end of this dotted name has found its start, or will not.
+    pub(crate) fn observe_end(&mut self, emitted: &str, is_alone: bool) {
+        if self.policy.enabled && !self.identity.capabilities.consistent_sampling {
+            self.observation.end(is_alone, self.policy.share_of(emitted));
+        }
     }
 
     pub(crate) fn stream_closed(&mut self, cx: &mut Shared<'_>, stream: StreamId) {
@@ -191,7 +232,10 @@ impl WorkerState {
             return;
         };
         self.clock.observe(UnixNanos(event.timestamp_ns), cx.now);
-        self.fill_in(cx.reader, event, &name.emitted);
+        if self.identity.capabilities.consistent_sampling {
+            self.observation.take_at_its_word(self.policy.sampling_rate.value());
+        }
+        self.fill_in(cx, event, &name.emitted);
         let refusal = if !self.policy.enabled {
             Some(DropReason::Disabled)
         } else if self.policy.allows(&name.emitted) {
@@ -200,7 +244,10 @@ impl WorkerState {
             Some(DropReason::Filtered)
         };
         match (name.phase, refusal) {
-            (Some(Phase::Start) | None, Some(reason)) => self.drop_event(reason),
+            (Some(Phase::Start) | None, Some(reason)) => {
+                cx.note_fate(&name, name.phase.is_some(), Fate::Refused(reason));
+                self.drop_event(reason);
+            }
             (Some(Phase::Start), None) => {
                 let half = self.half(cx, event, name, false);
                 self.start(cx, event, half);
@@ -230,16 +277,23 @@ impl WorkerState {
     }
 
     /// Metadata fill what the headers left empty, until something was exported.
-    fn fill_in(&mut self, reader: &Reader, event: &Event<'_>, emitted: &str) {
+    fn fill_in(&mut self, cx: &mut Shared<'_>, event: &Event<'_>, emitted: &str) {
         if self.shown.source.is_some() {
             return;
         }
+        let mut is_changed = false;
         for (key, value) in &event.metadata {
             let value = crate::engine::metadata::truncated(value, MAX_SHOWN_BYTES);
             match *key {
-                _ if value.is_empty() || reader.redacts(key) => {}
-                "worker_id" if !self.identity.id_by_header => self.shown.worker_id = Arc::from(value),
-                "pool_name" if self.identity.pool.is_none() => self.shown.pool = Some(Arc::from(value)),
+                _ if value.is_empty() || cx.reader.redacts(key) => {}
+                "worker_id" if !self.identity.id_by_header && *self.shown.worker_id != *value => {
+                    self.shown.worker_id = Arc::from(value);
+                    is_changed = true;
+                }
+                "pool_name" if self.identity.pool.is_none() && self.shown.pool.as_deref() != Some(value) => {
+                    self.shown.pool = Some(Arc::from(value));
+                    is_changed = true;
+                }
                 "python_pid" if self.key.pid.is_none() => {
                     self.shown.pid = value.parse().ok().or(self.shown.pid);
                 }
@@ -248,6 +302,9 @@ impl WorkerState {
                 }
                 _ => {}
             }
+        }
+        if is_changed {
+            self.detach(cx);
         }
     }
 
@@ -286,7 +343,7 @@ impl WorkerState {
 
     /// Its own sums.
     pub(crate) fn ledger(&self) -> EventLedger {
-        let pending = self.open.len() + self.waiting.len() + self.pending_events.len();
+        let pending = self.open.len() + self.waiting.len() + self.pending_events.without_fate();
         EventLedger { pending: pending as u64, ..self.ledger }
     }
 

@@ -23,7 +23,7 @@ pub(crate) enum Encoding {
     Json,
 }
 
-/// The body of an answer that says success. One that cannot be read is a success with a hint: the peer took the spans,
+/// The body of an answer that says success. One that cannot be read is a success with a hint: the peer took the items,
 /// and sending them again would double them.
 pub(crate) fn read_success(signal: Signal, encoding: Encoding, body: &[u8]) -> Outcome {
     let read = match encoding {
@@ -31,10 +31,10 @@ pub(crate) fn read_success(signal: Signal, encoding: Encoding, body: &[u8]) -> O
         Encoding::Protobuf => read_protobuf(body),
         Encoding::Json => read_json(signal, body),
     };
-    let (rejected_spans, message) = read.unwrap_or_else(|error| {
+    let (rejected_items, message) = read.unwrap_or_else(|error| {
         (0, format!("the answer is no {}: {}", response_name(signal), printable(&error)))
     });
-    Outcome::Accepted { rejected_spans, message }
+    Outcome::Accepted { rejected_items, message }
 }
 
 /// The responses of the three signals are one message: their fields have the same numbers and types.
@@ -145,8 +145,8 @@ mod tests {
         read_success(Signal::Traces, Encoding::Protobuf, &response.encode_to_vec())
     }
 
-    fn accepted(rejected_spans: u64, message: &str) -> Outcome {
-        Outcome::Accepted { rejected_spans, message: message.to_owned() }
+    fn accepted(rejected_items: u64, message: &str) -> Outcome {
+        Outcome::Accepted { rejected_items, message: message.to_owned() }
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
             [(Encoding::Protobuf, "<html>"), (Encoding::Json, "<html>"), (Encoding::Json, "[1]")]
         {
             let outcome = read_success(Signal::Metrics, encoding, body.as_bytes());
-            let Outcome::Accepted { rejected_spans: 0, message } = outcome else { panic!() };
+            let Outcome::Accepted { rejected_items: 0, message } = outcome else { panic!() };
             assert!(message.starts_with("the answer is no ExportMetricsServiceResponse: "), "{message}");
         }
     }

@@ -1,15 +1,15 @@
 //! Collects encoded items (spans, metrics, log records) of many workers into export requests: many resources, one request.
 //!
-//! A batch is full when it holds `max_spans`, when the next item would take it past `max_bytes`, or when `delay` has
-//! passed since its first item. The requests of all signals are built alike: resources in field 1, with their scopes in
+//! A batch is full when it holds `max_items`, when the next item would take it past that or past `max_bytes`, or when
+//! `delay` has passed since its first item. What is taken at a time may count several items: a metric counts its points. The requests of all signals are built alike: resources in field 1, with their scopes in
 //! field 2, with their items in field 2. This part does no input or output; it is told the time.
 //!
-//! Laws: every item that was taken is in exactly one batch; no batch exceeds either bound; the items of one worker keep
-//! their order.
+//! Laws: every item that was taken is in exactly one batch; no batch exceeds either bound, unless one metric has more
+//! points; the items of one worker keep their order.
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use hashbrown::HashMap;
 use prost::Message;
 
@@ -19,8 +19,8 @@ use crate::store::{Commit, Origin, Origins};
 use crate::time::Monotonic;
 use crate::worker::Source;
 
-/// Default of [`BatchSettings::max_spans`], from the OpenTelemetry specification.
-pub const DEFAULT_MAX_BATCH_SPANS: u64 = 512;
+/// Default of [`BatchSettings::max_items`], from the OpenTelemetry specification.
+pub const DEFAULT_MAX_BATCH_ITEMS: u64 = 512;
 /// Default of [`BatchSettings::delay`], from the OpenTelemetry specification.
 pub const DEFAULT_SCHEDULE_DELAY: Duration = Duration::from_secs(5);
 /// Default of [`BatchSettings::max_bytes`]: gRPC servers, the Collector's among them, receive up to 4 MiB.
@@ -38,8 +38,8 @@ const GROUP_OVERHEAD_BYTES: usize = 3 * (1 + 5);
 /// When a batch is full.
 #[derive(Debug, Clone)]
 pub struct BatchSettings {
-    /// Items a request. At least 1.
-    pub max_spans: u64,
+    /// Items a request, where they are bounded. At least 1.
+    pub max_items: Option<u64>,
     /// Bytes a request, uncompressed.
     pub max_bytes: usize,
     /// The longest that an item waits for others.
@@ -49,7 +49,7 @@ pub struct BatchSettings {
 impl Default for BatchSettings {
     fn default() -> Self {
         Self {
-            max_spans: DEFAULT_MAX_BATCH_SPANS,
+            max_items: Some(DEFAULT_MAX_BATCH_ITEMS),
             max_bytes: DEFAULT_MAX_BATCH_BYTES,
             delay: DEFAULT_SCHEDULE_DELAY,
         }
@@ -98,8 +98,6 @@ pub struct Batcher {
     groups: Vec<Group>,
     /// Where a source's group is, by its serial.
     index: HashMap<u64, usize>,
-    /// Resources with all that belongs to them, as they were given.
-    ready: Vec<Bytes>,
     spare: Vec<Vec<u8>>,
     items: u64,
     needs: Commit,
@@ -122,7 +120,7 @@ impl Batcher {
     /// Nothing is collected yet.
     #[must_use]
     pub fn new(mut settings: BatchSettings, resources: ResourceSettings) -> Self {
-        settings.max_spans = settings.max_spans.max(1);
+        settings.max_items = settings.max_items.map(|max| max.max(1));
         let mut scope_field = vec![0x0a];
         scope().encode_length_delimited(&mut scope_field).expect("a vector grows");
         Self {
@@ -131,7 +129,6 @@ impl Batcher {
             scope_field,
             groups: Vec::new(),
             index: HashMap::new(),
-            ready: Vec::new(),
             spare: Vec::new(),
             items: 0,
             needs: Commit::default(),
@@ -141,30 +138,31 @@ impl Batcher {
         }
     }
 
-    /// Takes an item as element of its scope, key and length included, as
-    /// [`write_span`](crate::exporter::encode::write_span) writes it. Returns the batches that are full: the one that has no
-    /// room for it, the one that it fills.
+    /// Takes an element of its scope, key and length included, as [`encode`](crate::exporter::encode) writes it, that counts
+    /// `items`. Returns the batches that are full: the one that has no room for it, the one that it fills.
     ///
     /// # Errors
-    /// If the item alone exceeds the byte bound. Nothing changes then.
+    /// If the element alone exceeds the byte bound. Nothing changes then.
     pub fn push(
         &mut self,
         source: &Source,
-        item: &[u8],
+        element: &[u8],
+        items: u64,
         provenance: Provenance,
         now: Monotonic,
     ) -> Result<[Option<Batch>; 2], ItemTooLarge> {
         let mut group = self.group_of(source);
         let mut resource = Bytes::new();
-        let mut added = item.len();
+        let mut added = element.len();
         if group.is_none() {
             resource = self.resources.encoded(source);
             added += self.group_bytes(&resource);
         }
         let mut before = None;
-        if self.size_bytes + added > self.settings.max_bytes {
+        let is_beyond = self.items > 0 && self.settings.max_items.is_some_and(|max| self.items + items > max);
+        if is_beyond || self.size_bytes + added > self.settings.max_bytes {
             resource = self.resources.encoded(source);
-            added = item.len() + self.group_bytes(&resource);
+            added = element.len() + self.group_bytes(&resource);
             if added > self.settings.max_bytes {
                 return Err(ItemTooLarge { item_bytes: added, max_bytes: self.settings.max_bytes });
             }
@@ -178,29 +176,7 @@ impl Batcher {
             self.groups.push(Group { serial: source.serial, resource, items });
             self.groups.len() - 1
         });
-        self.groups[at].items.extend_from_slice(item);
-        Ok([before, self.note(1, added, provenance, now)])
-    }
-
-    /// Takes a resource with all its scopes and items, as element of a request, key and length included.
-    ///
-    /// # Errors
-    /// As for [`push`](Self::push).
-    pub fn push_ready(
-        &mut self,
-        resource: Bytes,
-        items: u64,
-        provenance: Provenance,
-        now: Monotonic,
-    ) -> Result<[Option<Batch>; 2], ItemTooLarge> {
-        let added = resource.len();
-        if added > self.settings.max_bytes {
-            return Err(ItemTooLarge { item_bytes: added, max_bytes: self.settings.max_bytes });
-        }
-        let is_full = self.size_bytes + added > self.settings.max_bytes
-            || self.items > 0 && self.items + items > self.settings.max_spans;
-        let before = if is_full { self.flush() } else { None };
-        self.ready.push(resource);
+        self.groups[at].items.extend_from_slice(element);
         Ok([before, self.note(items, added, provenance, now)])
     }
 
@@ -239,7 +215,6 @@ impl Batcher {
         for group in &self.groups {
             write_group(&mut body, group, &self.scope_field);
         }
-        self.ready.drain(..).for_each(|resource| body.put_slice(&resource));
         debug_assert!(body.len() <= self.size_bytes, "the size is an upper bound");
         for mut group in self.groups.drain(..) {
             group.items.clear();
@@ -279,7 +254,7 @@ impl Batcher {
             extend(&mut self.origins, shard, ordinal);
         }
         self.due.get_or_insert_with(|| now.after(self.settings.delay));
-        if self.items >= self.settings.max_spans { self.flush() } else { None }
+        if self.settings.max_items.is_some_and(|max| self.items >= max) { self.flush() } else { None }
     }
 
     /// What a worker's first item adds to the request, apart from itself.
@@ -346,9 +321,9 @@ mod tests {
 
     const START: Monotonic = Monotonic(1_000_000_000);
 
-    fn batcher(max_spans: u64, max_bytes: usize) -> Batcher {
+    fn batcher(max_items: u64, max_bytes: usize) -> Batcher {
         Batcher::new(
-            BatchSettings { max_spans, max_bytes, delay: Duration::from_secs(5) },
+            BatchSettings { max_items: Some(max_items), max_bytes, delay: Duration::from_secs(5) },
             ResourceSettings::default(),
         )
     }
@@ -357,7 +332,7 @@ mod tests {
         let source = source(serial);
         let mut span = Vec::new();
         write_span(&mut span, &span_of(&source, name));
-        Ok(batcher.push(&source, &span, Provenance::default(), START)?.into_iter().flatten().collect())
+        Ok(batcher.push(&source, &span, 1, Provenance::default(), START)?.into_iter().flatten().collect())
     }
 
     fn names(batch: &Batch) -> Vec<String> {
@@ -437,14 +412,44 @@ mod tests {
         assert_eq!(batcher.flush().as_ref().map(names), Some(vec!["a".to_owned()]));
     }
 
+    /// Points count one by one, and a metric is never cut: it goes into the next batch where it would take this one past its
+    /// bound, and has one of its own where it exceeds the bound alone.
+    #[test]
+    fn what_counts_several_items_stays_whole() {
+        let mut batcher = batcher(5, DEFAULT_MAX_BATCH_BYTES);
+        let mut push = |items| {
+            let full = batcher.push(&source(1), &[0x12, 0], items, Provenance::default(), START).unwrap();
+            full.into_iter().flatten().map(|batch| batch.items).collect::<Vec<u64>>()
+        };
+        assert!(push(3).is_empty());
+        assert_eq!(push(3), [3]);
+        assert_eq!(push(2), [5]);
+        assert!(push(1).is_empty());
+        assert_eq!(push(9), [1, 9]);
+        assert_eq!(batcher.flush(), None);
+    }
+
+    #[test]
+    fn without_a_bound_of_items_the_bytes_alone_decide() {
+        let mut batcher = batcher(1, 1000);
+        batcher.settings.max_items = None;
+        let mut push = |items| {
+            let full = batcher.push(&source(1), &[0; 100], items, Provenance::default(), START).unwrap();
+            full.into_iter().flatten().map(|batch| batch.items).collect::<Vec<u64>>()
+        };
+        let full: Vec<_> = (0..10).map(|_| push(1_000_000)).collect();
+        let filled: Vec<_> = full.iter().flatten().collect();
+        assert!(filled.len() < 4 && filled.iter().all(|items| **items >= 3_000_000), "{filled:?}");
+    }
+
     proptest! {
         /// Every span that was taken is in exactly one batch, within both bounds, each worker's in order.
         #[test]
         fn every_span_is_in_one_batch_within_the_bounds(
             spans in vec((0_u64..4, 0_usize..700), 0..60),
-            max_spans in 1_u64..10,
+            max_items in 1_u64..10,
         ) {
-            let mut batcher = batcher(max_spans, 1200);
+            let mut batcher = batcher(max_items, 1200);
             let mut taken = Vec::new();
             let mut batches = Vec::new();
             for (number, (serial, name_len)) in spans.into_iter().enumerate() {
@@ -457,7 +462,7 @@ mod tests {
             batches.extend(batcher.flush());
             for batch in &batches {
                 prop_assert!(batch.body.len() <= 1200);
-                prop_assert!(batch.items <= max_spans);
+                prop_assert!(batch.items <= max_items);
                 prop_assert_eq!(batch.items, names(batch).len() as u64);
             }
             let mut sent: Vec<_> = batches.iter().flat_map(names).collect();

@@ -10,6 +10,8 @@ use crate::time::Monotonic;
 
 /// At most one line of a kind in this time.
 const QUIET_FOR: Duration = Duration::from_secs(10);
+/// At most one line in this time about a peer that does not know metrics or log records: it may be meant so.
+const UNKNOWN_SIGNAL_QUIET_FOR: Duration = Duration::from_secs(3600);
 
 /// The log's memory, for one signal.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(crate) struct Complaints {
     owes_all_clear: bool,
     split: Gate,
     refused: Gate,
+    unknown_signal: Gate,
     partial_success: Gate,
     remark: Gate,
     given_up: Gate,
@@ -42,6 +45,7 @@ impl Complaints {
             owes_all_clear: false,
             split: Gate::default(),
             refused: Gate::default(),
+            unknown_signal: Gate::default(),
             partial_success: Gate::default(),
             remark: Gate::default(),
             given_up: Gate::default(),
@@ -58,7 +62,7 @@ impl Complaints {
     ) {
         let signal = self.signal.as_str();
         if queue_full > 0
-            && let Some(kept_back) = self.queue_full.open(now)
+            && let Some(kept_back) = self.queue_full.open(now, QUIET_FOR)
         {
             tracing::warn!(
                 signal,
@@ -68,7 +72,7 @@ impl Complaints {
             );
         }
         for (name, size_bytes) in too_large {
-            if let Some(kept_back) = self.too_large.open(now) {
+            if let Some(kept_back) = self.too_large.open(now, QUIET_FOR) {
                 tracing::warn!(signal, name = ?name, size_bytes, kept_back, "refused an item that no request can hold");
             }
         }
@@ -85,10 +89,17 @@ impl Complaints {
             if matches!(notice, Notice::Retried { .. }) && !std::mem::take(&mut self.owes_all_clear) {
                 continue;
             }
+            let mut quiet_for = QUIET_FOR;
             let gate = match &notice {
                 Notice::WillRetry { .. } => &mut self.will_retry,
                 Notice::Retried { .. } => &mut self.retried,
                 Notice::Split { .. } => &mut self.split,
+                Notice::Refused { refusal, .. }
+                    if refusal.knows_no_signal() && self.signal != Signal::Traces =>
+                {
+                    quiet_for = UNKNOWN_SIGNAL_QUIET_FOR;
+                    &mut self.unknown_signal
+                }
                 Notice::Refused { .. } => &mut self.refused,
                 Notice::ItemTooLarge { .. } => &mut self.too_large,
                 Notice::PartialSuccess { rejected_items: 0, .. } => &mut self.remark,
@@ -100,7 +111,7 @@ impl Complaints {
                     continue;
                 }
             };
-            if let Some(kept_back) = gate.open(now) {
+            if let Some(kept_back) = gate.open(now, quiet_for) {
                 self.owes_all_clear |= matches!(notice, Notice::WillRetry { .. });
                 self.say(notice, kept_back);
             }
@@ -123,6 +134,10 @@ impl Complaints {
                     kept_back,
                     "the peer found a request too large; sending it in pieces"
                 );
+            }
+            Notice::Refused { refusal, items, error } if refusal.knows_no_signal() => {
+                let hint = self.signal.without_pipeline();
+                tracing::warn!(signal, destination, error, items, reason = %refusal, kept_back, hint, "a request was refused");
             }
             Notice::Refused { refusal, items, error } => {
                 tracing::warn!(signal, destination, error, items, reason = %refusal, kept_back, "a request was refused");
@@ -183,28 +198,73 @@ struct Gate {
 
 impl Gate {
     /// How many were kept back since the last that went through, if this one goes through.
-    fn open(&mut self, now: Monotonic) -> Option<u64> {
+    fn open(&mut self, now: Monotonic, quiet_for: Duration) -> Option<u64> {
         if self.closed_until.is_some_and(|until| now < until) {
             self.kept_back += 1;
             return None;
         }
-        self.closed_until = Some(now.after(QUIET_FOR));
+        self.closed_until = Some(now.after(quiet_for));
         Some(std::mem::take(&mut self.kept_back))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::exporter::refusal::{HttpRefusal, Refusal};
+
+    /// What a log is written to.
+    #[derive(Debug, Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_gate_lets_one_through_in_a_while_and_counts_the_others() {
         let mut gate = Gate::default();
         let at = |seconds| Monotonic(0).after(Duration::from_secs(seconds));
-        assert_eq!(gate.open(at(0)), Some(0));
-        assert_eq!(gate.open(at(1)), None);
-        assert_eq!(gate.open(at(9)), None);
-        assert_eq!(gate.open(at(10)), Some(2));
-        assert_eq!(gate.open(at(11)), None);
+        let mut open = |seconds| gate.open(at(seconds), QUIET_FOR);
+        assert_eq!(open(0), Some(0));
+        assert_eq!(open(1), None);
+        assert_eq!(open(9), None);
+        assert_eq!(open(10), Some(2));
+        assert_eq!(open(11), None);
+    }
+
+    /// A Collector without a pipeline for metrics refuses each collection: a line a minute would be 1,440 a day.
+    #[test]
+    fn a_peer_that_does_not_know_metrics_is_complained_of_once_an_hour() {
+        let lines = |signal, refusal| {
+            let mut complaints = Complaints::new("a peer".to_owned(), signal);
+            let written = Written::default();
+            let writer = written.clone();
+            let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(log, || {
+                for minute in 0..180 {
+                    let notice = Notice::Refused { refusal, items: 7, error: "404".to_owned() };
+                    complaints.about(vec![notice], Monotonic(0).after(Duration::from_secs(60 * minute)));
+                }
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let unknown = Refusal::Http(HttpRefusal::NotFound404);
+        let said = lines(Signal::Metrics, unknown);
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].contains("OTEL_METRICS_EXPORTER=none"), "{said:?}");
+        assert_eq!(lines(Signal::Metrics, Refusal::Http(HttpRefusal::BadRequest400)).len(), 180);
+        assert_eq!(lines(Signal::Traces, unknown).len(), 180);
     }
 }

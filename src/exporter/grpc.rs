@@ -152,7 +152,7 @@ fn judge(status: &Status) -> Outcome {
     let retry_info = status.get_details_retry_info();
     match judge_grpc(status.code(), retry_info.is_some()) {
         // A status that says so although it is an error: tonic makes none.
-        Verdict::Accepted => Outcome::Accepted { rejected_spans: 0, message: error },
+        Verdict::Accepted => Outcome::Accepted { rejected_items: 0, message: error },
         Verdict::Retry => Outcome::Retry {
             delay: retry_info.and_then(|info| info.retry_delay).filter(|delay| !delay.is_zero()),
             error,

@@ -143,7 +143,7 @@ impl HttpSink {
                     },
                     // The status was success: sending again would double the spans.
                     Err(error) => Outcome::Accepted {
-                        rejected_spans: 0,
+                        rejected_items: 0,
                         message: format!("the answer broke off: {}", with_causes(&error)),
                     },
                 }

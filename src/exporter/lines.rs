@@ -1,4 +1,4 @@
-//! Spans as lines, on standard output or in a file: for people (`console`), and as OTLP/JSON (`otlp/stdout`), a request a
+//! Items as lines, on standard output or in a file: for people (`console`), and as OTLP/JSON (`otlp/stdout`), a request a
 //! line.
 //!
 //! Whoever writes may have to wait: for a pipe that nobody reads, or a disk that is away. Then a request is given up for
@@ -37,8 +37,8 @@ static STDOUT_IS_TORN: AtomicBool = AtomicBool::new(false);
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// A span, for people.
-    Console,
+    /// An item of a request, for people.
+    Console(Signal),
     /// A request, as OTLP/JSON.
     Json(Signal),
 }
@@ -91,8 +91,8 @@ impl LineSink {
 
     fn text(&self, body: &[u8]) -> Result<Vec<u8>, String> {
         match self.format {
-            Format::Console => {
-                console::lines(body).map(String::into_bytes).map_err(|error| error.to_string())
+            Format::Console(signal) => {
+                console::lines(signal, body).map(String::into_bytes).map_err(|error| error.to_string())
             }
             Format::Json(signal) => {
                 let json = json::transcode(signal, body).map_err(|error| error.to_string())?;
@@ -105,7 +105,7 @@ impl LineSink {
 
     fn outcome(&self, fate: io::Result<()>) -> Outcome {
         match fate {
-            Ok(()) => Outcome::Accepted { rejected_spans: 0, message: String::new() },
+            Ok(()) => Outcome::Accepted { rejected_items: 0, message: String::new() },
             Err(error) => {
                 let message = format!("writing to {}: {error}", self.target);
                 if self.target == FileTarget::Stdout && error.kind() == ErrorKind::BrokenPipe {

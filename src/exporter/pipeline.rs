@@ -17,7 +17,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 
 use crate::distribution::{BATCH_BYTES, BATCH_ITEMS, Distribution, REQUEST_DURATION_NS};
-use crate::exporter::batch::{Batch, BatchSettings, Batcher, ItemTooLarge, Provenance};
+use crate::exporter::batch::{BatchSettings, Batcher, ItemTooLarge, Provenance};
 use crate::exporter::queue::{BatchId, Entry, Queue, QueueSettings};
 use crate::exporter::refusal::Refusal;
 use crate::exporter::resource::ResourceSettings;
@@ -176,42 +176,32 @@ impl Pipeline {
         true
     }
 
-    /// Takes one encoded item, or says why not; either way it is counted.
+    /// Takes an encoded element of its scope that counts `items`, or says why not; either way they are counted.
     ///
     /// # Errors
     /// If there is no room for it, or none anywhere.
     pub fn admit(
         &mut self,
         source: &Source,
-        item: &[u8],
-        provenance: Provenance,
-        now: Now,
-    ) -> Result<(), Refusal> {
-        let cost = self.batcher.cost(source, item.len());
-        self.admit_with(1, cost, provenance, now, |batcher| batcher.push(source, item, provenance, now.mono))
-    }
-
-    /// Takes an encoded resource with all its scopes and items, as element of a request, or says why not.
-    ///
-    /// # Errors
-    /// As for [`admit`](Self::admit); all of them or none.
-    pub fn admit_ready(
-        &mut self,
-        resource: Bytes,
+        element: &[u8],
         items: u64,
         provenance: Provenance,
         now: Now,
     ) -> Result<(), Refusal> {
-        self.admit_with(items, resource.len(), provenance, now, |batcher| {
-            batcher.push_ready(resource, items, provenance, now.mono)
-        })
+        self.counts.made += items;
+        let taken = self.take(source, element, items, provenance, now);
+        if let Err(refusal) = taken {
+            self.count_refused(items, refusal);
+            self.outbox.one(refusal.as_str(), items, provenance.origin);
+        }
+        taken
     }
 
     /// Counts an item that the sampler left out.
     pub fn sampled_out(&mut self, origin: Option<(u16, u64)>) {
         self.counts.made += 1;
         self.counts.sampled_out += 1;
-        self.outbox.one(SAMPLED_OUT, origin);
+        self.outbox.one(SAMPLED_OUT, 1, origin);
     }
 
     // === What goes out ===
@@ -304,10 +294,10 @@ impl Pipeline {
             exported: counts.exported,
             sampled_out: counts.sampled_out,
             refused: counts.refused.iter().map(|(refusal, items)| (refusal.as_str(), *items)).collect(),
-            queued_spans: self.batcher.items() + self.queue.items(),
+            queued_items: self.batcher.items() + self.queue.items(),
             queued_bytes: (self.batcher.size_bytes() + self.queue.size_bytes()) as u64,
             queue_capacity_bytes: bounds.max_bytes as u64,
-            queue_capacity_spans: bounds.max_spans,
+            queue_capacity_items: bounds.max_items,
             spooled: self.queue.spooled_items(),
             spooled_bytes: self.queue.spooled_bytes(),
             spool_capacity_bytes: if self.queue.has_disk() { bounds.max_spool_bytes } else { 0 },
@@ -342,41 +332,30 @@ impl Pipeline {
         }
     }
 
-    fn admit_with(
+    fn take(
         &mut self,
+        source: &Source,
+        element: &[u8],
         items: u64,
-        cost: usize,
         provenance: Provenance,
         now: Now,
-        push: impl FnOnce(&mut Batcher) -> Result<[Option<Batch>; 2], ItemTooLarge>,
     ) -> Result<(), Refusal> {
-        self.counts.made += items;
         // A drain may have begun since the caller asked.
-        let may_come = self.refuses_all().map_or(Ok(()), Err).and_then(|()| self.find_room(cost, now));
-        let pushed = may_come.and_then(|()| push(&mut self.batcher).map_err(|_| Refusal::ItemTooLarge));
-        match pushed {
-            Ok(full) => {
-                for batch in full.into_iter().flatten() {
-                    self.queue.push(batch, now);
-                }
-                Ok(())
-            }
-            Err(refusal) => {
-                self.count_refused(items, refusal);
-                if items == 1 {
-                    self.outbox.one(refusal.as_str(), provenance.origin);
-                } else {
-                    let one = |(shard, ordinal)| Origin { shard, ordinals: ordinal..ordinal + 1 };
-                    self.outbox.many(refusal.as_str(), items, provenance.origin.map(one));
-                }
-                Err(refusal)
-            }
+        if let Some(refusal) = self.refuses_all() {
+            return Err(refusal);
         }
+        let cost = self.batcher.cost(source, element.len());
+        self.find_room(items, cost, now)?;
+        let full = self.batcher.push(source, element, items, provenance, now.mono);
+        for batch in full.map_err(|ItemTooLarge { .. }| Refusal::ItemTooLarge)?.into_iter().flatten() {
+            self.queue.push(batch, now);
+        }
+        Ok(())
     }
 
-    fn find_room(&mut self, cost: usize, now: Now) -> Result<(), Refusal> {
+    fn find_room(&mut self, items: u64, cost: usize, now: Now) -> Result<(), Refusal> {
         self.spill(now.mono);
-        while !self.queue.has_room(self.batcher.items(), self.batcher.size_bytes(), cost) {
+        while !self.queue.has_room(self.batcher.items(), self.batcher.size_bytes(), items, cost) {
             if self.queue.has_disk() {
                 return Err(Refusal::QueueFull);
             }

@@ -44,10 +44,10 @@ const NUMBERS_A_BATCH: u64 = 1 << 24;
 pub struct QueueSettings {
     /// Bytes of encoded items in memory.
     pub max_bytes: usize,
-    /// Items in memory, where `OTEL_BSP_MAX_QUEUE_SIZE` is set. The specification's default, 2048, is for one process; a
+    /// Items in memory, where `OTEL_BSP_MAX_QUEUE_SIZE` or `OTEL_BLRP_MAX_QUEUE_SIZE` is set. The specification's default, 2048, is for one process; a
     /// bridge carries hundreds of workers, so without the variable the bytes alone are bounded. With a state directory,
     /// what is beyond goes to disk.
-    pub max_spans: Option<u64>,
+    pub max_items: Option<u64>,
     /// Bytes on disk, where there is a state directory. A checkpoint keeps all that is in memory even so, so up to
     /// `max_bytes` may come on top.
     pub max_spool_bytes: u64,
@@ -55,7 +55,7 @@ pub struct QueueSettings {
 
 impl Default for QueueSettings {
     fn default() -> Self {
-        Self { max_bytes: DEFAULT_MAX_QUEUE_BYTES, max_spans: None, max_spool_bytes: DEFAULT_MAX_SPOOL_BYTES }
+        Self { max_bytes: DEFAULT_MAX_QUEUE_BYTES, max_items: None, max_spool_bytes: DEFAULT_MAX_SPOOL_BYTES }
     }
 }
 
@@ -162,15 +162,15 @@ impl Queue {
         }
     }
 
-    /// Whether one more item of `item_bytes` may be kept, beside `open_items` of `open_bytes` in the batch being filled.
+    /// Whether `more_items` of `more_bytes` may be kept, beside `open_items` of `open_bytes` in the batch being filled.
     #[must_use]
-    pub fn has_room(&self, open_items: u64, open_bytes: usize, item_bytes: usize) -> bool {
+    pub fn has_room(&self, open_items: u64, open_bytes: usize, more_items: u64, more_bytes: usize) -> bool {
         let (items, bytes) = self.disk.staying(self.items, self.size_bytes);
-        bytes + open_bytes + item_bytes <= self.settings.max_bytes
+        bytes + open_bytes + more_bytes <= self.settings.max_bytes
             // What is on its way to disk may be as much again: in bytes, for a small number of items is no reason to refuse
             // what the disk would hold.
-            && self.size_bytes + open_bytes + item_bytes <= 2 * self.settings.max_bytes
-            && self.settings.max_spans.is_none_or(|max| items + open_items < max)
+            && self.size_bytes + open_bytes + more_bytes <= 2 * self.settings.max_bytes
+            && self.settings.max_items.is_none_or(|max| items + open_items + more_items <= max)
     }
 
     /// Takes a batch. Whether there is room was asked for each of its items.

@@ -96,6 +96,12 @@ impl Refusal {
         Self::all().find(|refusal| refusal.as_str() == reason).unwrap_or(Self::Earlier)
     }
 
+    /// Whether the peer does not know the signal at all, which lasts until somebody configures one of the two.
+    #[must_use]
+    pub const fn knows_no_signal(self) -> bool {
+        matches!(self, Self::Http(HttpRefusal::NotFound404) | Self::Grpc(GrpcRefusal::Unimplemented))
+    }
+
     /// Whether the request may have been too large for the peer, so that halves of it may be taken.
     #[must_use]
     pub const fn asks_for_less(self) -> bool {

@@ -71,7 +71,7 @@ pub enum Outcome {
     /// The peer took the request.
     Accepted {
         /// How many of its items the peer did not take all the same.
-        rejected_spans: u64,
+        rejected_items: u64,
         /// Why, or a hint where it took all.
         message: String,
     },

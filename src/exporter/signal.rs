@@ -37,6 +37,22 @@ impl Signal {
         }
     }
 
+    /// What says where it goes, if anywhere.
+    #[must_use]
+    pub const fn exporter_variable(self) -> &'static str {
+        match self {
+            Self::Traces => "OTEL_TRACES_EXPORTER",
+            Self::Metrics => "OTEL_METRICS_EXPORTER",
+            Self::Logs => "OTEL_LOGS_EXPORTER",
+        }
+    }
+
+    /// What may be done about a peer that does not know the signal, as a Collector without a pipeline for it does not.
+    #[must_use]
+    pub fn without_pipeline(self) -> String {
+        format!("it may have no pipeline for {self}: add one, or set {}=none", self.exporter_variable())
+    }
+
     /// What a generic HTTP endpoint gets appended.
     #[must_use]
     pub const fn http_path(self) -> &'static str {

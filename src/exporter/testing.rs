@@ -1,5 +1,5 @@
-//! Spans for the exporter's tests, and the plain way from a span to `opentelemetry-proto`'s structs that the writer is
-//! compared with.
+//! Spans, metrics and log records for the exporter's tests, and the plain way from each to `opentelemetry-proto`'s structs
+//! that the writers are compared with.
 
 use std::sync::Arc;
 
@@ -13,6 +13,12 @@ use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::span::{Link, Span, SpanEvent, SpanId, SpanKind, Status, TraceFlags, TraceId};
 use crate::time::UnixNanos;
 use crate::worker::Source;
+
+mod metrics;
+mod records;
+
+pub(crate) use metrics::{any_metric, buckets, metric, plain_metric};
+pub(crate) use records::{any_record, plain_record, record};
 
 /// A worker's source.
 pub(crate) fn source(serial: u64) -> Arc<Source> {
@@ -167,7 +173,6 @@ fn any_link() -> impl Strategy<Value = Link> {
 
 /// The same span as `opentelemetry-proto` holds it.
 pub(crate) fn plain_span(span: &Span) -> otlp::Span {
-    let time = |time: UnixNanos| time.0.max(0).cast_unsigned();
     otlp::Span {
         trace_id: span.trace_id.0.to_vec(),
         span_id: span.span_id.0.to_vec(),
@@ -222,6 +227,11 @@ pub(crate) fn plain_span(span: &Span) -> otlp::Span {
             }),
         },
     }
+}
+
+/// OTLP knows no time before 1970.
+fn time(time: UnixNanos) -> u64 {
+    time.0.max(0).cast_unsigned()
 }
 
 fn plain_attributes(attributes: &Attributes) -> Vec<KeyValue> {

@@ -48,7 +48,7 @@ impl Running {
     async fn finish_within(self, limit: Duration) -> ExportSnapshot {
         let snapshot = self.handle.shutdown(limit).await;
         assert!(snapshot.adds_up(), "{snapshot:?}");
-        assert_eq!((snapshot.queued_spans, snapshot.queued_bytes), (0, 0));
+        assert_eq!((snapshot.queued_items, snapshot.queued_bytes), (0, 0));
         snapshot
     }
 
@@ -114,7 +114,7 @@ async fn without_a_destination_spans_are_refused() {
 async fn a_task_that_never_runs_loses_nothing_from_the_sums() {
     let (handle, task) = build(ExporterSettings::new(Destination::Console), clock()).unwrap();
     handle.export(vec![span("a")]);
-    assert_eq!(handle.snapshot().queued_spans, 1);
+    assert_eq!(handle.snapshot().queued_items, 1);
     drop(task);
     handle.export(vec![span("b")]);
     let snapshot = handle.shutdown(Duration::ZERO).await;
@@ -126,8 +126,8 @@ async fn a_task_that_never_runs_loses_nothing_from_the_sums() {
 async fn the_sums_add_up_whenever_somebody_looks() {
     let peer = peer::GrpcPeer::start().await;
     let mut settings = settings(Protocol::Grpc, &peer.endpoint);
-    settings.batch.max_spans = 7;
-    settings.queue.max_spans = Some(200);
+    settings.batch.max_items = Some(7);
+    settings.queue.max_items = Some(200);
     let exporter = Running::start(settings);
     let mut givers = JoinSet::new();
     for worker in 0..3 {
@@ -137,7 +137,7 @@ async fn the_sums_add_up_whenever_somebody_looks() {
                 handle.export(vec![span_of(&source(worker), "a"), span_of(&source(worker), "b")]);
                 let snapshot = handle.snapshot();
                 assert!(snapshot.adds_up(), "{snapshot:?}");
-                assert!(snapshot.queued_spans <= 200);
+                assert!(snapshot.queued_items <= 200);
                 tokio::task::yield_now().await;
             }
         });

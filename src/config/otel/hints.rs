@@ -3,7 +3,6 @@
 use crate::config::env::{EnvSource, MASKED, Variables};
 use crate::config::otel::endpoint::without_secrets;
 use crate::config::otel::table::{Status, VARIABLES};
-use crate::exporter::signal::Signal;
 
 /// After `OTEL_`: what belongs to an SDK or an agent of another language, and is no business of the bridge.
 const OTHERS: [&str; 17] = [
@@ -48,32 +47,13 @@ const HARMLESS: [&str; 17] = [
 ];
 
 /// Warns of variables that are set and have no effect, and of names that nobody knows.
-/// What is disabled has been named already; `is_made` says whether a signal is made.
-pub(super) fn about_effects<E: EnvSource + ?Sized>(
-    env: &E,
-    variables: &mut Variables<'_, E>,
-    disabled: bool,
-    is_made: impl Fn(Signal) -> bool,
-) {
+pub(super) fn about_effects<E: EnvSource + ?Sized>(env: &E, variables: &mut Variables<'_, E>) {
     for variable in VARIABLES {
         let problem = match variable.status {
             Status::Honoured => continue,
-            Status::ToCome(_) if disabled => continue,
-            // The bridge's own are exported as all would be.
-            Status::ToCome(signal)
-                if is_about_export(variable.name)
-                    && Signal::ALL.into_iter().any(|known| known.to_string() == signal && is_made(known)) =>
-            {
-                continue;
-            }
-            Status::ToCome(signal) => format!("no effect yet: no {signal} are made"),
             Status::NotApplicable(why) => format!("no effect: {why}"),
         };
         let Some(text) = variables.text(variable.name) else { continue };
-        // Whoever switches something off that is not there has what they want.
-        if variable.name.ends_with("_EXPORTER") && text.eq_ignore_ascii_case("none") {
-            continue;
-        }
         if variable.name.ends_with("_ENDPOINT") {
             variables.warn(variable.name, &without_secrets(&text), &problem);
         } else if HARMLESS.iter().any(|end| variable.name.ends_with(end)) {
@@ -101,10 +81,6 @@ pub(super) fn about_effects<E: EnvSource + ?Sized>(
         // Its value may be a secret, whatever the name was meant to be.
         variables.warn_of_name(shown, &problem);
     }
-}
-
-fn is_about_export(name: &str) -> bool {
-    name.starts_with("OTEL_EXPORTER_OTLP_") || name.ends_with("_EXPORTER")
 }
 
 /// Kubernetes and Docker tell a container of each service beside it: of `otel-collector` in `OTEL_COLLECTOR_SERVICE_HOST`,

@@ -4,7 +4,7 @@ use crate::config::env::{EnvSource, MASKED, Origin, Setting, Variables};
 use crate::config::otel::names::{GENERIC_OTLP, Names, names};
 use crate::config::otel::signal::{Exporter, SignalSettings};
 use crate::config::otel::table::{Status, VARIABLES};
-use crate::config::otel::{CONFIG_FILE, OLD_CONFIG_FILE, SDK_DISABLED, general};
+use crate::config::otel::{CONFIG_FILE, OLD_CONFIG_FILE, SDK_DISABLED, general, listed};
 use crate::exporter::settings::Protocol;
 use crate::exporter::signal::Signal;
 
@@ -25,23 +25,22 @@ pub(super) fn under_disabled<E: EnvSource + ?Sized>(variables: &mut Variables<'_
     }
 }
 
-/// Warns of what is said about peers and batches where the exporter asks for neither. `made` are the signals that are
-/// made at all; what is said of others is warned of elsewhere.
+/// Warns of what is said about peers, batches and items where the exporter asks for none of them.
 pub(super) fn beside_exporters<E: EnvSource + ?Sized>(
     variables: &mut Variables<'_, E>,
-    made: &[&SignalSettings],
+    signals: [&SignalSettings; 3],
 ) {
-    for settings in made.iter().filter(|settings| settings.exporter.value != Exporter::Otlp) {
+    for settings in signals.iter().filter(|settings| settings.exporter.value != Exporter::Otlp) {
         let names = names(settings.signal);
         let problem = format!("no effect: {}", says(names, &settings.exporter));
         names.otlp().into_iter().for_each(|[own, _]| no_effect(variables, own, &problem));
         if settings.exporter.value == Exporter::None {
             names.batches().for_each(|name| no_effect(variables, name, &problem));
+            names.making.iter().for_each(|name| no_effect(variables, name, &problem));
         }
     }
-    if made.iter().all(|settings| settings.exporter.value != Exporter::Otlp) {
-        let reasons: Vec<_> =
-            made.iter().map(|settings| says(names(settings.signal), &settings.exporter)).collect();
+    if signals.iter().all(|settings| settings.exporter.value != Exporter::Otlp) {
+        let reasons = signals.map(|settings| says(names(settings.signal), &settings.exporter));
         let problem = format!("no effect: {}", reasons.join(", "));
         GENERIC_OTLP.iter().for_each(|name| no_effect(variables, name, &problem));
     }
@@ -60,23 +59,40 @@ fn no_effect<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>, name: &'st
 /// Warns of an `INSECURE` that means nothing, because the endpoint has said already whether there is TLS.
 pub(super) fn insecure<E: EnvSource + ?Sized>(
     variables: &mut Variables<'_, E>,
-    signal: Signal,
-    insecure: &Setting<bool>,
-    protocol: Protocol,
+    signals: [&SignalSettings; 3],
 ) {
-    let (true, Origin::Variable(variable)) = (insecure.value, insecure.origin) else { return };
-    let endpoint = names(signal).endpoint.iter().find_map(|name| variables.text(name));
-    let problem = match (protocol, endpoint) {
+    let mut said: Vec<(&'static str, String, Vec<Signal>)> = Vec::new();
+    for settings in signals.iter().filter(|settings| settings.exporter.value == Exporter::Otlp) {
+        let Some((variable, reason)) = idle_insecure(variables, settings) else { continue };
+        match said.iter_mut().find(|(known, why, _)| *known == variable && *why == reason) {
+            Some((_, _, signals)) => signals.push(settings.signal),
+            None => said.push((variable, reason, vec![settings.signal])),
+        }
+    }
+    for (variable, reason, signals) in said {
+        variables.warn(variable, "true", &format!("no effect on {}: {reason}", listed(&signals)));
+    }
+}
+
+/// The variable that says so for this signal in vain, and why.
+fn idle_insecure<E: EnvSource + ?Sized>(
+    variables: &mut Variables<'_, E>,
+    settings: &SignalSettings,
+) -> Option<(&'static str, String)> {
+    let (insecure, protocol) = (&settings.otlp.insecure, settings.otlp.protocol.value);
+    let (true, Origin::Variable(variable)) = (insecure.value, insecure.origin) else { return None };
+    let endpoint = names(settings.signal).endpoint.iter().find_map(|name| variables.text(name));
+    let reason = match (protocol, endpoint) {
         (Protocol::HttpProtobuf | Protocol::HttpJson, _) => {
-            format!("no effect on {signal}: for {protocol} the scheme of the endpoint decides")
+            format!("for {protocol} the scheme of the endpoint decides")
         }
-        (Protocol::Grpc, None) => format!("no effect on {signal}: the default endpoint is without TLS"),
+        (Protocol::Grpc, None) => "the default endpoint is without TLS".to_owned(),
         (Protocol::Grpc, Some(text)) if text.contains("://") || text.starts_with("unix:") => {
-            format!("no effect on {signal}: the scheme of the endpoint decides")
+            "the scheme of the endpoint decides".to_owned()
         }
-        (Protocol::Grpc, Some(_)) => return,
+        (Protocol::Grpc, Some(_)) => return None,
     };
-    variables.warn(variable, "true", &problem);
+    Some((variable, reason))
 }
 
 /// Warns of a level that the log does not have.

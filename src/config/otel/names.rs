@@ -21,11 +21,13 @@ pub(super) struct Names {
     pub(super) export_timeout: &'static str,
     /// Items that may wait, and items a request; metrics have neither.
     pub(super) sizes: Option<[&'static str; 2]>,
+    /// What says how items are made, and nothing else.
+    pub(super) making: &'static [&'static str],
 }
 
 /// `concat!` makes static text, which no function does.
 macro_rules! names {
-    ($signal:literal, $exporter:literal, $delay:literal, $export_timeout:literal, $sizes:expr) => {
+    ($signal:literal, $exporter:literal, $delay:literal, $export_timeout:literal, $sizes:expr, $making:expr) => {
         Names {
             exporter: $exporter,
             protocol: names!(option $signal, "PROTOCOL"),
@@ -40,6 +42,7 @@ macro_rules! names {
             delay: $delay,
             export_timeout: $export_timeout,
             sizes: $sizes,
+            making: $making,
         }
     };
     (option $signal:literal, $option:literal) => {
@@ -90,21 +93,28 @@ static TRACES: Names = names!(
     "OTEL_TRACES_EXPORTER",
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_BSP_EXPORT_TIMEOUT",
-    Some(["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"])
+    Some(["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"]),
+    &[]
 );
 static METRICS: Names = names!(
     "METRICS",
     "OTEL_METRICS_EXPORTER",
     "OTEL_METRIC_EXPORT_INTERVAL",
     "OTEL_METRIC_EXPORT_TIMEOUT",
-    None
+    None,
+    &[
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+    ]
 );
 static LOGS: Names = names!(
     "LOGS",
     "OTEL_LOGS_EXPORTER",
     "OTEL_BLRP_SCHEDULE_DELAY",
     "OTEL_BLRP_EXPORT_TIMEOUT",
-    Some(["OTEL_BLRP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"])
+    Some(["OTEL_BLRP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"]),
+    &["OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT"]
 );
 
 /// The variables of `signal`.

@@ -10,8 +10,8 @@ use crate::config::env::{EnvSource, Origin, Setting, Variables, parse_choice, pa
 use crate::config::otel::endpoint::{self, default_endpoint};
 use crate::config::otel::headers::read_headers;
 use crate::config::otel::names::{Names, names};
-use crate::config::otel::{EffectiveValue, OtelError, effective, idle};
-use crate::exporter::batch::{DEFAULT_MAX_BATCH_SPANS, DEFAULT_SCHEDULE_DELAY};
+use crate::config::otel::{EffectiveValue, OtelError, Wrong, effective};
+use crate::exporter::batch::{DEFAULT_MAX_BATCH_ITEMS, DEFAULT_SCHEDULE_DELAY};
 use crate::exporter::settings::{
     ClientFiles, Compression, DEFAULT_REQUEST_TIMEOUT, FileTarget, OtlpSettings, Protocol, SecretHeaders,
     TlsFiles,
@@ -115,14 +115,12 @@ impl SignalSettings {
         }
     }
 
-    /// Reads the variables. `disabled` is `OTEL_SDK_DISABLED`: then nothing is sent, and nothing stops the start; nor does
-    /// what is said of a signal that is not made.
+    /// Reads the variables. `disabled` is `OTEL_SDK_DISABLED`: then nothing is sent, and nothing stops the start.
     pub(super) fn read<E: EnvSource + ?Sized>(
         variables: &mut Variables<'_, E>,
         signal: Signal,
         disabled: bool,
-        is_made: bool,
-        errors: &mut Vec<OtelError>,
+        errors: &mut Vec<Wrong>,
     ) -> Self {
         let names = names(signal);
         let exporter = read_exporter(variables, names);
@@ -130,17 +128,8 @@ impl SignalSettings {
         let otlp = OtlpVariables::read(variables, signal, names, &mut wrong);
         // Where nothing is sent, all of this has no effect, and that is said elsewhere.
         if exporter.value == Exporter::Otlp && !disabled {
-            for error in wrong {
-                let reason = format!("{} (for {signal} by {})", error.reason, otlp.protocol.value);
-                if is_made {
-                    errors.push(OtelError { reason, ..error });
-                } else {
-                    variables.warn(error.variable, &error.value, &format!("{reason}; ignored"));
-                }
-            }
-            if is_made {
-                idle::insecure(variables, signal, &otlp.insecure, otlp.protocol.value);
-            }
+            let protocol = otlp.protocol.value;
+            errors.extend(wrong.into_iter().map(|error| Wrong { error, signal, protocol }));
         }
         let batches = BatchVariables::read(variables, signal, names, &exporter.value);
         Self { signal, exporter, otlp, batches }
@@ -237,12 +226,14 @@ impl OtlpVariables {
         errors: &mut Vec<OtelError>,
     ) {
         let halves = [
-            (&self.client_key, &self.client_certificate, names.client_certificate[0]),
-            (&self.client_certificate, &self.client_key, names.client_key[0]),
+            (&self.client_key, &self.client_certificate, names.client_key, names.client_certificate),
+            (&self.client_certificate, &self.client_key, names.client_certificate, names.client_key),
         ];
-        for (given, other, missing) in halves {
+        for (given, other, [_, generic], missing) in halves {
             if let (Origin::Variable(variable), Some(path), None) = (given.origin, &given.value, &other.value)
             {
+                // What is said of all signals is mended for all of them.
+                let missing = missing[usize::from(variable == generic)];
                 errors.push(OtelError {
                     variable,
                     value: path.display().to_string(),
@@ -315,7 +306,7 @@ impl BatchVariables {
             schedule_delay: Setting::default(delay),
             export_timeout: Setting::default(DEFAULT_EXPORT_TIMEOUT),
             max_queue_size: Setting::default(None),
-            max_export_batch_size: Setting::default(DEFAULT_MAX_BATCH_SPANS),
+            max_export_batch_size: Setting::default(DEFAULT_MAX_BATCH_ITEMS),
         }
     }
 
@@ -331,7 +322,7 @@ impl BatchVariables {
             batches.max_queue_size =
                 variables.first_or(&[queue_size], None, |text| at_least_one(text).map(Some));
             batches.max_export_batch_size =
-                variables.first_or(&[batch_size], DEFAULT_MAX_BATCH_SPANS, at_least_one);
+                variables.first_or(&[batch_size], DEFAULT_MAX_BATCH_ITEMS, at_least_one);
             let (queue, batch) = (batches.max_queue_size.value, batches.max_export_batch_size.value);
             if let Some(queue) = queue.filter(|queue| batch > *queue) {
                 let problem = format!("larger than {queue_size}, {queue}; lowered to it");

@@ -1,5 +1,6 @@
 //! Each of the specification's rules, and each trap that others fell into.
 
+mod effects;
 mod endpoints;
 
 use std::path::Path;
@@ -13,11 +14,11 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn read(pairs: &[(&str, &str)]) -> OtelSettings {
-    OtelSettings::from_env(&env(pairs), &[]).unwrap()
+    OtelSettings::from_env(&env(pairs)).unwrap()
 }
 
 fn error(pairs: &[(&str, &str)]) -> OtelError {
-    let errors = OtelSettings::from_env(&env(pairs), &[]).map(|_| ()).unwrap_err();
+    let errors = OtelSettings::from_env(&env(pairs)).map(|_| ()).unwrap_err();
     let [error] = &errors[..] else { panic!("{errors:?}") };
     error.clone()
 }
@@ -50,8 +51,8 @@ fn without_variables_the_defaults_count() {
     );
     assert!(otlp.endpoint_origin.contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
     assert_eq!(otlp.compression, Compression::None);
-    assert_eq!((exporter.batch.max_spans, exporter.batch.delay), (512, Duration::from_secs(5)));
-    assert_eq!(exporter.queue.max_spans, None);
+    assert_eq!((exporter.batch.max_items, exporter.batch.delay), (Some(512), Duration::from_secs(5)));
+    assert_eq!(exporter.queue.max_items, None);
     assert_eq!(exporter.request_timeout, Duration::from_secs(10));
     assert_eq!(exporter.seed, 7);
     assert_eq!(settings.sampler.value, SamplerSettings::parent_based(SamplerSettings::AlwaysOn));
@@ -123,8 +124,7 @@ fn each_signal_has_its_exporter() {
     assert!(matches!(traces, Destination::Otlp(_)), "{traces:?}");
     assert!(matches!(metrics, Destination::Console), "{metrics:?}");
     assert!(matches!(logs, Destination::None), "{logs:?}");
-    let warnings: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["OTEL_METRICS_EXPORTER=\"console\": no effect yet: no metrics are made"]);
+    assert_eq!(settings.warnings, []);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn batches() {
     ]);
     assert_eq!(settings.warnings.len(), 1, "the default batch is larger than the queue");
     let exporter = settings.exporter_settings(Signal::Traces, false, 0);
-    assert_eq!((exporter.queue.max_spans, exporter.batch.max_spans), (Some(100), 100));
+    assert_eq!((exporter.queue.max_items, exporter.batch.max_items), (Some(100), Some(100)));
     assert_eq!(exporter.batch.delay, Duration::ZERO);
     let junk = [
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
@@ -254,7 +254,31 @@ fn logs_and_metrics_have_batches_of_their_own() {
     assert_eq!(settings.metrics.batches.schedule_delay.value, Duration::from_secs(60));
     assert!(settings.warnings[0].problem.contains("without a pause"), "{:?}", settings.warnings);
     let console = read(&[("OTEL_METRICS_EXPORTER", "console")]);
-    assert_eq!(console.metrics.batches.schedule_delay.value, Duration::from_secs(10));
+    assert_eq!(console.metrics_interval(), Duration::from_secs(10));
+}
+
+#[test]
+fn an_exporter_is_told_what_is_said_of_its_signal() {
+    let settings = read(&[
+        ("OTEL_BLRP_SCHEDULE_DELAY", "70"),
+        ("OTEL_BLRP_EXPORT_TIMEOUT", "900"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "50"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "20"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "7000"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "4000"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "6000"),
+    ]);
+    let of = |signal| settings.exporter_settings(signal, false, 0);
+    let (metrics, logs) = (of(Signal::Metrics), of(Signal::Logs));
+    assert_eq!(
+        (logs.batch.delay, logs.request_timeout),
+        (Duration::from_millis(70), Duration::from_millis(900))
+    );
+    assert_eq!((logs.queue.max_items, logs.batch.max_items), (Some(50), Some(20)));
+    assert_eq!((metrics.batch.delay, metrics.request_timeout), (METRICS_GATHERING, Duration::from_secs(4)));
+    assert_eq!((metrics.queue.max_items, metrics.batch.max_items), (None, None), "bytes alone are bounded");
+    assert_eq!(settings.metrics_interval(), Duration::from_secs(7));
+    assert_eq!(of(Signal::Traces).batch.delay, Duration::from_secs(5));
 }
 
 #[test]
@@ -309,8 +333,7 @@ fn files_of_tls() {
     );
     assert_eq!(otlp(&settings, Signal::Logs).tls.ca.as_deref(), Some(Path::new("/ca.pem")));
 
-    let half =
-        OtelSettings::from_env(&env(&[https, ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/k.pem")]), &[]);
+    let half = OtelSettings::from_env(&env(&[https, ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/k.pem")]));
     let errors: Vec<_> = half.unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(
         errors,
@@ -378,7 +401,7 @@ fn a_specific_limit_beats_the_general_one_which_beats_defaults() {
     assert_eq!((limits.max_attributes, limits.max_attribute_value_chars), (5, Some(7)));
     assert_eq!((limits.max_event_attributes, limits.max_link_attributes), (5, 5));
     assert_eq!((limits.max_span_events, limits.max_span_links), (128, 128));
-    assert_eq!(read(&general).limits.log_count.value, 5);
+    assert_eq!((limits.max_record_attributes, limits.max_record_attribute_chars), (5, Some(7)));
     let specific = [
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "6"),
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0"),
@@ -394,9 +417,22 @@ fn a_specific_limit_beats_the_general_one_which_beats_defaults() {
     assert_eq!((limits.max_attributes, limits.max_attribute_value_chars), (6, Some(0)));
     assert_eq!((limits.max_event_attributes, limits.max_link_attributes), (2, 1));
     assert_eq!((limits.max_span_events, limits.max_span_links), (3, 0));
-    assert_eq!((settings.limits.log_count.value, settings.limits.log_value_length.value), (9, Some(11)));
+    assert_eq!((limits.max_record_attributes, limits.max_record_attribute_chars), (9, Some(11)));
     let unlimited = read(&[("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1")]);
     assert_eq!((unlimited.limits.span_count.value, unlimited.warnings.len()), (128, 1), "-1 means nothing");
+}
+
+#[test]
+fn exceptions_become_records_where_that_is_opted_into() {
+    let signal = |value: &str| {
+        let settings = read(&[("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", value)]);
+        (settings.exception_signal.value, settings.warnings.len())
+    };
+    assert_eq!(signal(""), (ExceptionSignal::SpanEvent, 0));
+    assert_eq!(signal("logs"), (ExceptionSignal::Record, 0));
+    assert_eq!(signal("LOGS/dup , logs"), (ExceptionSignal::Both, 0));
+    assert_eq!(signal("logs,http"), (ExceptionSignal::Record, 1));
+    assert_eq!(signal("events"), (ExceptionSignal::SpanEvent, 1), "as if unset");
 }
 
 #[test]
@@ -426,168 +462,4 @@ fn levels_of_the_log() {
     assert_eq!(level("fatal"), (LogLevel::Error, 0));
     assert_eq!(level("none"), (LogLevel::Off, 0));
     assert_eq!(level("loud"), (LogLevel::Info, 1));
-}
-
-#[test]
-fn a_variable_without_effect_says_why() {
-    let said = warnings(&[
-        ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://z"),
-        ("OTEL_EXPORTER_OTLP_SPAN_INSECURE", "true"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "1000000"),
-        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=hidden"),
-        ("OTEL_METRICS_EXPORTER", "none"),
-    ]);
-    let has = |text: &str| said.iter().any(|said| said == text);
-    assert!(
-        has(
-            "OTEL_EXPORTER_OTLP_SPAN_INSECURE=\"true\": no effect: an obsolete spelling of `OTEL_EXPORTER_OTLP_TRACES_INSECURE`"
-        ),
-        "{said:?}"
-    );
-    assert!(has("OTEL_METRIC_EXPORT_INTERVAL=\"1000000\": no effect yet: no metrics are made"), "{said:?}");
-    assert!(
-        has("OTEL_EXPORTER_OTLP_METRICS_HEADERS=\"***\": no effect yet: no metrics are made"),
-        "{said:?}"
-    );
-    assert_eq!(said.len(), 4, "{said:?}");
-}
-
-#[test]
-fn unknown_names_get_one_hint_with_the_nearest_known_name() {
-    let said = warnings(&[
-        ("OTEL_TRACE_SAMPLER", "always_on"),
-        ("OTEL_METRICS_EXPORT_INTERVAL", "1"),
-        ("OTEL_EXPORTER_OTLP_HEADER", "a=hidden"),
-        ("OTEL_ZZZ", "1"),
-        ("OTEL_EXPORTER_JAEGER_AGENT_HOST", "j"),
-        ("OTEL_PYTHON_LOG_LEVEL", "info"),
-        ("OTEL_EMPTY_IS_UNSET", ""),
-        ("OTELCOL_X", "1"),
-    ]);
-    assert_eq!(
-        said,
-        [
-            "OTEL_EXPORTER_JAEGER_AGENT_HOST: no longer part of the specification: Jaeger takes OTLP",
-            "OTEL_EXPORTER_OTLP_HEADER: unknown variable; did you mean OTEL_EXPORTER_OTLP_HEADERS?",
-            "OTEL_METRICS_EXPORT_INTERVAL: unknown variable; did you mean OTEL_METRIC_EXPORT_INTERVAL?",
-            "OTEL_TRACE_SAMPLER: unknown variable; did you mean OTEL_TRACES_SAMPLER?",
-            "OTEL_ZZZ: unknown variable",
-        ]
-    );
-}
-
-#[test]
-fn values_of_variables_without_effect_are_shown_only_where_they_hold_no_secret() {
-    let said = warnings(&[
-        ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://user:hidden@z:9411/x?key=hidden"),
-        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=hidden"),
-        ("OTEL_ENTITIES", "hidden"),
-        ("BAGGAGE", "user=hidden"),
-        ("TRACESTATE", "a=hidden"),
-        ("OTEL_EXPORTER_PROMETHEUS_PORT", "9464"),
-    ])
-    .join("\n");
-    assert!(!said.contains("hidden"), "{said}");
-    assert!(said.contains("OTEL_EXPORTER_ZIPKIN_ENDPOINT=\"http://***@z:9411/x?***\": no effect"), "{said}");
-    assert!(said.contains("OTEL_EXPORTER_OTLP_LOGS_HEADERS=\"***\": no effect"), "{said}");
-    assert!(
-        said.contains("BAGGAGE=\"***\": no effect") && said.contains("OTEL_ENTITIES=\"***\": no effect"),
-        "{said}"
-    );
-    assert!(said.contains("OTEL_EXPORTER_PROMETHEUS_PORT=\"9464\": no effect"), "{said}");
-}
-
-#[test]
-fn variables_of_kubernetes_services_are_not_unknown() {
-    let services = [
-        ("OTEL_COLLECTOR_SERVICE_HOST", "10.0.0.1"),
-        ("OTEL_COLLECTOR_SERVICE_PORT", "4317"),
-        ("OTEL_COLLECTOR_SERVICE_PORT_OTLP_GRPC", "4317"),
-        ("OTEL_COLLECTOR_PORT", "tcp://10.0.0.1:4317"),
-        ("OTEL_COLLECTOR_PORT_4317_TCP", "tcp://10.0.0.1:4317"),
-        ("OTEL_COLLECTOR_PORT_4317_TCP_PROTO", "tcp"),
-        ("OTEL_COLLECTOR_PORT_6831_UDP_ADDR", "10.0.0.1"),
-    ];
-    assert_eq!(warnings(&services), [""; 0]);
-    let others = [("OTEL_SUPPORT_X_TCP", "1"), ("OTEL_EXPORTER_PROMETEUS_PORT", "9464")];
-    assert_eq!(
-        warnings(&others),
-        [
-            "OTEL_EXPORTER_PROMETEUS_PORT: unknown variable; did you mean OTEL_EXPORTER_PROMETHEUS_PORT?",
-            "OTEL_SUPPORT_X_TCP: unknown variable",
-        ]
-    );
-}
-
-#[test]
-fn a_signal_that_is_not_made_does_not_stop_the_start() {
-    let pairs = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
-        ("OTEL_LOGS_EXPORTER", "none"),
-    ];
-    let reason = "not an http or https URL (for metrics by http/protobuf)";
-    assert_eq!(warnings(&pairs), [format!("OTEL_EXPORTER_OTLP_ENDPOINT=\"c:4317\": {reason}; ignored")]);
-    let own = OtelSettings::from_env(&env(&pairs), &[Signal::Metrics]).map(|_| ()).unwrap_err();
-    assert_eq!(own.iter().map(|error| error.reason.as_str()).collect::<Vec<_>>(), [reason]);
-}
-
-#[test]
-fn options_of_a_signal_that_the_bridge_makes_of_itself_have_an_effect() {
-    let pairs = [
-        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://c:4318/v1/metrics"),
-        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:4318/v1/logs"),
-        ("OTEL_TRACES_EXPORTER", "none"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"),
-    ];
-    let settings = OtelSettings::from_env(&env(&pairs), &[Signal::Metrics]).unwrap();
-    let said: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        said,
-        ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=\"http://c:4318/v1/logs\": no effect yet: no logs are made"]
-    );
-}
-
-#[test]
-fn what_an_exporter_does_not_ask_for_has_no_effect() {
-    let options = [
-        ("OTEL_EXPORTER_OTLP_HEADERS", "a=hidden"),
-        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "5000"),
-        ("OTEL_BSP_SCHEDULE_DELAY", "70"),
-    ];
-    let beside = |exporter| warnings(&[&options[..], &[("OTEL_TRACES_EXPORTER", exporter)]].concat());
-    let otlp = |exporter| {
-        ["TRACES_TIMEOUT", "HEADERS"].map(|option| {
-            format!("OTEL_EXPORTER_OTLP_{option}=\"***\": no effect: OTEL_TRACES_EXPORTER is {exporter}")
-        })
-    };
-    assert_eq!(beside("otlp"), [""; 0]);
-    assert_eq!(beside("console"), otlp("console"));
-    let [first, second] = otlp("none");
-    let batches = "OTEL_BSP_SCHEDULE_DELAY=\"***\": no effect: OTEL_TRACES_EXPORTER is none".to_owned();
-    assert_eq!(beside("none"), [first, batches, second]);
-}
-
-#[test]
-fn what_is_disabled_is_named_once() {
-    let said = warnings(&[
-        ("OTEL_SDK_DISABLED", "true"),
-        ("OTEL_LOG_LEVEL", "warn"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
-        ("OTEL_METRICS_EXPORTER", "console"),
-        ("OTEL_TRACES_SAMPLER", "always_on"),
-    ]);
-    let names = "OTEL_METRICS_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER";
-    let expected = "OTEL_SDK_DISABLED=\"true\": nothing is exported, so these have no effect: ";
-    assert_eq!(said.first(), Some(&format!("{expected}{names}")), "{said:?}");
-    assert_eq!(said.len(), 1, "{said:?}");
-}
-
-#[test]
-fn rust_log_beats_the_level() {
-    assert_eq!(
-        warnings(&[("OTEL_LOG_LEVEL", "warn"), ("RUST_LOG", "info")]),
-        ["OTEL_LOG_LEVEL=\"warn\": RUST_LOG is set as well, and beats it"]
-    );
-    assert_eq!(warnings(&[("RUST_LOG", "info")]), [""; 0]);
 }

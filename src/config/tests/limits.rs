@@ -28,7 +28,7 @@ fn the_documentation_names_every_limit_at_its_value() {
     };
     let wait = |wait: Duration| humantime::format_duration(wait).to_string();
     let streams = usize::try_from(registry::MAX_STREAMS_PER_WORKER).unwrap();
-    let batch_spans = usize::try_from(batch::DEFAULT_MAX_BATCH_SPANS).unwrap();
+    let batch_spans = usize::try_from(batch::DEFAULT_MAX_BATCH_ITEMS).unwrap();
     let file_bytes = usize::try_from(file::MAX_FILE_BYTES).unwrap();
     let arrival_lines = usize::try_from(ARRIVAL_LINES).unwrap();
     let credential_bytes = usize::try_from(MAX_CREDENTIAL_BYTES).unwrap();

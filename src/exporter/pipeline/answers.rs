@@ -20,8 +20,8 @@ impl Pipeline {
             }
         }
         match outcome {
-            Outcome::Accepted { rejected_spans, message } => {
-                self.settle_accepted(id, rejected_spans, message, now);
+            Outcome::Accepted { rejected_items, message } => {
+                self.settle_accepted(id, rejected_items, message, now);
             }
             Outcome::Retry { delay, error } => self.settle_failed(id, delay, error, now.mono),
             Outcome::Refused { refusal, error }

@@ -78,19 +78,19 @@ impl Outbox {
         });
     }
 
-    /// The fate of an item that never came into a batch. Fates alike of outputs in a row are one.
-    pub(super) fn one(&mut self, reason: &'static str, origin: Option<(u16, u64)>) {
+    /// The fate of an output of so many items that never came into a batch. Fates alike of outputs in a row are one.
+    pub(super) fn one(&mut self, reason: &'static str, items: u64, origin: Option<(u16, u64)>) {
         if self.names.is_none() {
             return;
         }
         if let Some((count, origins)) = self.last_alike(reason)
             && extends(origins, origin)
         {
-            *count += 1;
+            *count += items;
             return;
         }
         let origins = origin.map(|(shard, ordinal)| Origin { shard, ordinals: ordinal..ordinal + 1 });
-        self.many(reason, 1, origins);
+        self.many(reason, items, origins);
     }
 
     /// The fate of items that never came into a batch.

@@ -9,7 +9,7 @@ use crate::exporter::signal::Signal;
 
 /// A signal's ledger and state at one instant.
 ///
-/// Law: `made = exported + sampled_out + queued_spans + spooled + sum(refused)`.
+/// Law: `made = exported + sampled_out + queued_items + spooled + sum(refused)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportSnapshot {
     /// Of which items.
@@ -23,13 +23,13 @@ pub struct ExportSnapshot {
     /// Items that were not delivered and never will be, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Items in memory: being collected, waiting, or on their way.
-    pub queued_spans: u64,
+    pub queued_items: u64,
     /// What they take, encoded.
     pub queued_bytes: u64,
     /// The bound of `queued_bytes`.
     pub queue_capacity_bytes: u64,
-    /// The bound of `queued_spans`, where there is one.
-    pub queue_capacity_spans: Option<u64>,
+    /// The bound of `queued_items`, where there is one.
+    pub queue_capacity_items: Option<u64>,
     /// Items that are only on disk.
     pub spooled: u64,
     /// What is on disk, copies of what is in memory included.
@@ -76,7 +76,7 @@ impl ExportSnapshot {
     /// Whether the sums add up.
     #[must_use]
     pub fn adds_up(&self) -> bool {
-        let places = self.exported + self.sampled_out + self.queued_spans + self.spooled;
+        let places = self.exported + self.sampled_out + self.queued_items + self.spooled;
         self.made == places + self.refused_total()
     }
 }

@@ -29,7 +29,7 @@ fn settings() -> PipelineSettings {
     PipelineSettings {
         signal: Signal::Traces,
         enabled: true,
-        batch: BatchSettings { max_spans: 1, ..BatchSettings::default() },
+        batch: BatchSettings { max_items: Some(1), ..BatchSettings::default() },
         queue: QueueSettings::default(),
         retry: RetrySettings::default(),
         max_in_flight: 2,
@@ -57,7 +57,7 @@ fn encoded(name: &str) -> Vec<u8> {
 }
 
 fn admit(pipeline: &mut Pipeline, now: u64) -> Result<(), Refusal> {
-    let admitted = pipeline.admit(&source(1), &encoded("a"), Provenance::default(), at(now));
+    let admitted = pipeline.admit(&source(1), &encoded("a"), 1, Provenance::default(), at(now));
     assert!(snapshot(pipeline).adds_up());
     admitted
 }
@@ -73,7 +73,7 @@ fn settle(pipeline: &mut Pipeline, id: BatchId, outcome: Outcome, now: u64) -> V
 }
 
 fn accepted() -> Outcome {
-    Outcome::Accepted { rejected_spans: 0, message: String::new() }
+    Outcome::Accepted { rejected_items: 0, message: String::new() }
 }
 
 fn retry(delay: Option<u64>) -> Outcome {
@@ -146,7 +146,7 @@ fn a_peer_that_is_down_is_probed_and_takes_everything_when_it_is_back() {
         assert_eq!(settle(&mut pipeline, id, accepted(), now), [Notice::Retried { items: 1 }]);
     }
     let snapshot = snapshot(&pipeline);
-    assert_eq!((snapshot.exported, snapshot.queued_spans, snapshot.peer_is_down), (10, 0, false));
+    assert_eq!((snapshot.exported, snapshot.queued_items, snapshot.peer_is_down), (10, 0, false));
 }
 
 #[test]
@@ -175,13 +175,13 @@ fn a_refused_batch_is_counted_by_reason_and_never_sent_again() {
 #[test]
 fn a_partial_success_counts_at_most_what_was_sent() {
     let mut pipeline = pipeline(PipelineSettings {
-        batch: BatchSettings { max_spans: 3, ..BatchSettings::default() },
+        batch: BatchSettings { max_items: Some(3), ..BatchSettings::default() },
         ..settings()
     });
     (0..6).for_each(|_| admit(&mut pipeline, 0).unwrap());
-    for (rejected_spans, message) in [(2, "two"), (99, "many")] {
+    for (rejected_items, message) in [(2, "two"), (99, "many")] {
         let id = begin(&mut pipeline, 0).unwrap();
-        let outcome = Outcome::Accepted { rejected_spans, message: message.to_owned() };
+        let outcome = Outcome::Accepted { rejected_items, message: message.to_owned() };
         assert_eq!(settle(&mut pipeline, id, outcome, 0).len(), 1);
     }
     let snapshot = snapshot(&pipeline);
@@ -192,7 +192,7 @@ fn a_partial_success_counts_at_most_what_was_sent() {
 #[test]
 fn a_full_queue_refuses_new_spans_until_the_old_may_give_way() {
     let mut pipeline = pipeline(PipelineSettings {
-        queue: QueueSettings { max_spans: Some(2), ..QueueSettings::default() },
+        queue: QueueSettings { max_items: Some(2), ..QueueSettings::default() },
         ..settings()
     });
     admit(&mut pipeline, 0).unwrap();
@@ -201,7 +201,7 @@ fn a_full_queue_refuses_new_spans_until_the_old_may_give_way() {
     assert_eq!(admit(&mut pipeline, 600 * SECOND), Ok(()));
     assert_eq!(admit(&mut pipeline, 600 * SECOND), Err(Refusal::QueueFull));
     let snapshot = snapshot(&pipeline);
-    assert_eq!(snapshot.queued_spans, 2);
+    assert_eq!(snapshot.queued_items, 2);
     assert_eq!(snapshot.refused, BTreeMap::from([("queue_full", 2), ("gave_way", 1)]));
 }
 
@@ -215,8 +215,8 @@ fn what_is_never_taken_is_refused_by_its_reason() {
     let batch = BatchSettings { max_bytes: 1000, ..BatchSettings::default() };
     let mut narrow = pipeline(PipelineSettings { batch, ..settings() });
     let (span, none) = (encoded(&"a".repeat(1000)), Provenance::default());
-    assert_eq!(narrow.admit(&source(1), &span, none, at(0)), Err(Refusal::ItemTooLarge));
-    assert_eq!(narrow.admit_ready(span.into(), 5, none, at(0)), Err(Refusal::ItemTooLarge));
+    assert_eq!(narrow.admit(&source(1), &span, 1, none, at(0)), Err(Refusal::ItemTooLarge));
+    assert_eq!(narrow.admit(&source(1), &span, 5, none, at(0)), Err(Refusal::ItemTooLarge));
     admit(&mut narrow, 0).unwrap();
     assert!(!narrow.refuse_all(9, None));
     let snapshot = snapshot(&narrow);

@@ -195,7 +195,7 @@ impl Queue {
         let items = (items + open_items).saturating_sub(self.disk.loaded_items);
         let bytes = (bytes + open_bytes).saturating_sub(self.disk.loaded_bytes);
         bytes > self.settings.max_bytes / 4 * quarters
-            || self.settings.max_spans.is_some_and(|max| items > max * quarters as u64 / 4)
+            || self.settings.max_items.is_some_and(|max| items > max * quarters as u64 / 4)
     }
 
     /// The batch that leaves memory next, oldest first.
@@ -293,7 +293,7 @@ impl Queue {
             items += entry.items;
             let ahead = self.disk.read_ahead_bytes;
             let fits = ahead + entry.size_bytes <= room
-                && self.settings.max_spans.is_none_or(|max| items <= max / 2);
+                && self.settings.max_items.is_none_or(|max| items <= max / 2);
             let Some(copy) = entry.copy.filter(|_| ahead == 0 || fits) else { break };
             self.disk.read_ahead_bytes += entry.size_bytes;
             entry.place = Place::Loading;

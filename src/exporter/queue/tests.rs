@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::SpoolEntry;
 
-fn queue(max_bytes: usize, max_spans: Option<u64>) -> Queue {
-    Queue::new(QueueSettings { max_bytes, max_spans, max_spool_bytes: 1000 })
+fn queue(max_bytes: usize, max_items: Option<u64>) -> Queue {
+    Queue::new(QueueSettings { max_bytes, max_items, max_spool_bytes: 1000 })
 }
 
 fn batch(bytes: usize) -> Batch {
@@ -35,13 +35,13 @@ fn with_disk(max_bytes: usize) -> Queue {
 fn room_is_bounded_by_bytes_and_by_items() {
     let mut queue = queue(100, Some(3));
     queue.push(batch(50), at(0));
-    assert!(queue.has_room(1, 20, 30));
-    assert!(!queue.has_room(1, 20, 31));
-    assert!(!queue.has_room(2, 0, 1));
+    assert!(queue.has_room(1, 20, 1, 30));
+    assert!(!queue.has_room(1, 20, 1, 31));
+    assert!(!queue.has_room(2, 0, 1, 1));
     let id = begin(&mut queue, 0).unwrap();
-    assert!(!queue.has_room(0, 0, 51), "a batch in flight still takes its room");
+    assert!(!queue.has_room(0, 0, 1, 51), "a batch in flight still takes its room");
     queue.finish(id).unwrap();
-    assert!(queue.has_room(0, 0, 100));
+    assert!(queue.has_room(0, 0, 1, 100));
     assert_eq!((queue.items(), queue.size_bytes(), queue.batches()), (0, 0, 0));
 }
 

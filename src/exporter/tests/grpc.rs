@@ -97,7 +97,7 @@ async fn an_exhausted_peer_is_asked_again_only_if_it_says_when() {
     exporter.export(&["a"]);
     exporter.until(|snapshot| snapshot.requests_sent == 2).await;
     assert!(u128::from(clock().mono.0) >= delay.as_nanos(), "the delay was obeyed");
-    let snapshot = exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    let snapshot = exporter.until(|snapshot| snapshot.queued_items == 0).await;
     assert_eq!(snapshot.refused["rejected:resource_exhausted"], 1);
     assert_eq!((snapshot.exported, snapshot.requests_sent), (0, 2));
 }
@@ -107,7 +107,7 @@ async fn a_rejected_request_is_not_sent_again() {
     let (peer, exporter) = peer_and_exporter().await;
     peer.answers([status(Code::InvalidArgument)]);
     exporter.export(&["a", "b"]);
-    exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    exporter.until(|snapshot| snapshot.queued_items == 0).await;
     exporter.export(&["c"]);
     let snapshot = exporter.finish().await;
     assert_eq!((snapshot.exported, snapshot.refused["rejected:invalid_argument"]), (1, 2));
@@ -142,9 +142,9 @@ async fn spans_wait_for_a_peer_that_is_not_there_yet() {
         exporter.export(&[name]);
     }
     let snapshot = exporter.until(|snapshot| snapshot.peer_is_down).await;
-    assert_eq!(snapshot.queued_spans, 3);
+    assert_eq!(snapshot.queued_items, 3);
     let peer = GrpcPeer::start_at(address).await;
-    let snapshot = exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    let snapshot = exporter.until(|snapshot| snapshot.queued_items == 0).await;
     assert_eq!((snapshot.exported, snapshot.peer_is_down), (3, false));
     let mut received = peer.received();
     received.sort();
@@ -158,7 +158,7 @@ async fn a_connection_that_breaks_before_the_answer_is_no_answer() {
     let exporter = Running::start(settings(Protocol::Grpc, &format!("http://{address}")));
     exporter.export(&["a"]);
     let snapshot = exporter.until(|snapshot| snapshot.requests_failed >= 3).await;
-    assert_eq!((snapshot.queued_spans, snapshot.refused_total()), (1, 0));
+    assert_eq!((snapshot.queued_items, snapshot.refused_total()), (1, 0));
 }
 
 #[tokio::test]

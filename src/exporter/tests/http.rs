@@ -93,7 +93,7 @@ async fn a_rejected_request_is_not_sent_again_and_its_reason_is_told() {
         answer(StatusCode::INTERNAL_SERVER_ERROR, &[], "plain \u{1b}[31m words"),
     ]);
     exporter.export(&["a"]);
-    let snapshot = exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    let snapshot = exporter.until(|snapshot| snapshot.queued_items == 0).await;
     assert_eq!(snapshot.refused["rejected:400"], 1);
     assert_eq!(snapshot.last_error.as_deref(), Some("400 Bad Request: no such tenant"));
     exporter.export(&["b"]);
@@ -147,7 +147,7 @@ async fn redirections_are_followed_on_the_same_host_only() {
 
     peer.answers([redirect(308, &other.endpoint), redirect(302, "/elsewhere")]);
     exporter.export(&["b"]);
-    exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    exporter.until(|snapshot| snapshot.queued_items == 0).await;
     exporter.export(&["c"]);
     let snapshot = exporter.finish().await;
     assert_eq!((snapshot.exported, snapshot.refused["rejected:3xx"]), (1, 2));
@@ -161,7 +161,7 @@ async fn a_connection_that_breaks_before_the_answer_is_no_answer() {
     let exporter = Running::start(settings(Protocol::HttpProtobuf, &format!("http://{address}/v1/traces")));
     exporter.export(&["a"]);
     let snapshot = exporter.until(|snapshot| snapshot.requests_failed >= 3).await;
-    assert_eq!((snapshot.queued_spans, snapshot.refused_total()), (1, 0));
+    assert_eq!((snapshot.queued_items, snapshot.refused_total()), (1, 0));
     let snapshot = exporter.finish_within(Duration::from_millis(50)).await;
     assert_eq!(snapshot.refused["shutdown"], 1);
 }

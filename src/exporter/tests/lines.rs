@@ -41,7 +41,7 @@ fn name(line: &TracesData) -> String {
 }
 
 fn taken() -> Outcome {
-    Outcome::Accepted { rejected_spans: 0, message: String::new() }
+    Outcome::Accepted { rejected_items: 0, message: String::new() }
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ impl Sink {
 }
 
 fn taken() -> Outcome {
-    Outcome::Accepted { rejected_spans: 0, message: String::new() }
+    Outcome::Accepted { rejected_items: 0, message: String::new() }
 }
 
 /// Connections fail, and so are tried again; answers what is said of them.

@@ -41,8 +41,8 @@ fn of(signal: Signal, protocol: Protocol, endpoint: &str) -> OtlpSettings {
     OtlpSettings { signal, ..otlp(&mut settings(protocol, endpoint)).clone() }
 }
 
-fn rejected(rejected_spans: u64, message: &str) -> Outcome {
-    Outcome::Accepted { rejected_spans, message: message.to_owned() }
+fn rejected(rejected_items: u64, message: &str) -> Outcome {
+    Outcome::Accepted { rejected_items, message: message.to_owned() }
 }
 
 #[tokio::test]
@@ -100,10 +100,10 @@ async fn answers_in_json_are_read() {
     ]);
     let exporter = Running::start(settings(Protocol::HttpJson, &peer.endpoint));
     exporter.export(&["a"]);
-    let snapshot = exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    let snapshot = exporter.until(|snapshot| snapshot.queued_items == 0).await;
     assert_eq!(snapshot.last_error.as_deref(), Some("400 Bad Request: no such tenant"));
     exporter.export(&["b", "c"]);
-    exporter.until(|snapshot| snapshot.queued_spans == 0).await;
+    exporter.until(|snapshot| snapshot.queued_items == 0).await;
     exporter.export(&["d"]);
     let snapshot = exporter.finish().await;
     assert_eq!((snapshot.exported, snapshot.requests_sent), (2, 3));
@@ -312,7 +312,7 @@ async fn answers_that_are_garbage_lose_nothing() {
         let exporter = Running::start(settings(protocol, &endpoint));
         exporter.export(&["a"]);
         let snapshot = exporter.until(|snapshot| snapshot.requests_failed >= 3).await;
-        assert_eq!((snapshot.queued_spans, snapshot.refused_total()), (1, 0), "{snapshot:?}");
+        assert_eq!((snapshot.queued_items, snapshot.refused_total()), (1, 0), "{snapshot:?}");
     }
 }
 

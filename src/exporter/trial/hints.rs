@@ -87,6 +87,10 @@ fn answer_hint(settings: &OtlpSettings, answer: &str) -> Option<String> {
     if begins("404") {
         let path = settings.endpoint.parse::<Uri>().map(|uri| uri.path().to_owned()).unwrap_or_default();
         let usual = settings.signal.http_path();
+        if path.ends_with(&format!("/{usual}")) {
+            let hint = settings.signal.without_pipeline();
+            return Some(format!("the peer does not know the path {path}: {hint}"));
+        }
         return Some(format!(
             "the peer does not know the path {path}; the usual one is /{usual}. A signal's own variable is used as it \
              is, OTEL_EXPORTER_OTLP_ENDPOINT gets it appended"
@@ -97,8 +101,9 @@ fn answer_hint(settings: &OtlpSettings, answer: &str) -> Option<String> {
     }
     if begins("Unimplemented") {
         return Some(format!(
-            "the peer takes no {} by gRPC, or does not take this compression",
-            settings.signal
+            "the peer takes no {} by gRPC: {}; or it does not take this compression",
+            settings.signal,
+            settings.signal.without_pipeline()
         ));
     }
     if begins("415") {

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use super::*;
 use crate::exporter::settings::TlsFiles;
+use crate::exporter::signal::Signal;
 use crate::exporter::tests::peer::{Answer as Says, GrpcPeer, HttpPeer, answer, nobody};
 use crate::exporter::tests::pki::{Authority, Files, TlsFront};
 use crate::exporter::tests::{clock, otlp, settings};
@@ -153,7 +154,10 @@ async fn certificates_that_do_not_fit() {
 async fn requests_that_are_refused() {
     let http = HttpPeer::start().await;
     for (status, expected) in [
-        (StatusCode::NOT_FOUND, "the peer does not know the path /v1/traces; the usual one is /v1/traces."),
+        (
+            StatusCode::NOT_FOUND,
+            "the peer does not know the path /v1/traces: it may have no pipeline for traces: add one, or set OTEL_TRACES_EXPORTER=none",
+        ),
         (StatusCode::UNAUTHORIZED, "OTEL_EXPORTER_OTLP_HEADERS"),
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the peer does not take http/json"),
     ] {
@@ -169,6 +173,29 @@ async fn requests_that_are_refused() {
         grpc.answers([Says::Status(Status::new(code, "no"))]);
         let trial = tried(Protocol::Grpc, &grpc.endpoint).await;
         assert!(hint(&trial).starts_with(expected), "{trial:?}");
+    }
+}
+
+/// A Collector has a path and a service for each signal that it has a pipeline for, and for no other.
+#[tokio::test]
+async fn a_peer_that_does_not_know_the_signal() {
+    let (grpc, http) = (GrpcPeer::start().await, HttpPeer::start().await);
+    for signal in [Signal::Metrics, Signal::Logs] {
+        let base = http.endpoint.replace("/v1/traces", "");
+        for (protocol, endpoint) in [
+            (Protocol::Grpc, grpc.endpoint.clone()),
+            (Protocol::HttpProtobuf, format!("{base}/{}", signal.http_path())),
+        ] {
+            http.answers([answer(StatusCode::NOT_FOUND, &[], "404 page not found")]);
+            let settings = OtlpSettings { signal, ..otlp(&mut settings(protocol, &endpoint)).clone() };
+            let trial = Trial::run(&settings, &clock()).await;
+            assert!(hint(&trial).contains(&signal.without_pipeline()), "{trial:?}");
+        }
+        let elsewhere = format!("{base}/v1/elsewhere");
+        let settings = otlp(&mut settings(Protocol::HttpJson, &elsewhere)).clone();
+        http.answers([answer(StatusCode::NOT_FOUND, &[], "404 page not found")]);
+        let trial = Trial::run(&OtlpSettings { signal, ..settings }, &clock()).await;
+        assert!(hint(&trial).contains("the usual one is /v1/"), "{trial:?}");
     }
 }
 

@@ -25,7 +25,10 @@ exporters:
     retry_on_failure: {enabled: false}
 service:
   extensions: [health_check]
-  pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}
+  pipelines:
+    traces: {receivers: [otlp], exporters: [otlp_grpc]}
+    metrics: {receivers: [otlp], exporters: [otlp_grpc]}
+    logs: {receivers: [otlp], exporters: [otlp_grpc]}
   telemetry: {metrics: {level: none}}
 ";
 

@@ -3,22 +3,32 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::body::Bytes;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use prost::Message as _;
+use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -27,6 +37,10 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::{locked, now, until};
+
+mod arrived;
+
+pub(crate) use arrived::{Arrived, ArrivedMetric, ArrivedRecord, Received, text};
 
 /// A request larger than this is refused: the Collector's own limit.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -42,7 +56,7 @@ pub(crate) struct Sink {
 /// What the peer says to one request.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// This many spans are rejected.
+    /// This many items are rejected.
     Partial(i64),
     /// None is taken.
     Fail(Status),
@@ -50,24 +64,22 @@ pub(crate) enum Answer {
 
 #[derive(Debug, Default)]
 struct SinkState {
-    received: Vec<Received>,
+    traces: Taken<ExportTraceServiceRequest>,
+    metrics: Taken<ExportMetricsServiceRequest>,
+    logs: Taken<ExportLogsServiceRequest>,
+}
+
+/// What came of one signal, and what is said to it.
+#[derive(Debug)]
+struct Taken<R> {
+    received: Vec<Received<R>>,
     answers: VecDeque<Answer>,
 }
 
-/// One request, whatever the peer answered.
-#[derive(Debug, Clone)]
-pub(crate) struct Received {
-    pub(crate) at: Instant,
-    pub(crate) headers: HeaderMap,
-    pub(crate) request: ExportTraceServiceRequest,
-    pub(crate) taken: bool,
-}
-
-/// A span, with the worker that its resource names.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrived {
-    pub(crate) worker: String,
-    pub(crate) span: Span,
+impl<R> Default for Taken<R> {
+    fn default() -> Self {
+        Self { received: Vec::new(), answers: VecDeque::new() }
+    }
 }
 
 impl Sink {
@@ -85,14 +97,21 @@ impl Sink {
         let listener = TcpListener::bind(address).await.context("failed to listen for OTLP")?;
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(SinkState::default()));
-        let service = TraceServiceServer::new(Service(Arc::clone(&state)))
+        let traces = TraceServiceServer::new(Service(Arc::clone(&state)))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let metrics = MetricsServiceServer::new(Service(Arc::clone(&state)))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let logs = LogsServiceServer::new(Service(Arc::clone(&state)))
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_REQUEST_BYTES);
         let mut server = JoinSet::new();
         server.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             // A broken listener shows in the test as spans that do not come.
-            let _ = Server::builder().add_service(service).serve_with_incoming(incoming).await;
+            let server = Server::builder().add_service(traces).add_service(metrics).add_service(logs);
+            let _ = server.serve_with_incoming(incoming).await;
         });
         Ok(Self { address, state, _server: server })
     }
@@ -103,7 +122,9 @@ impl Sink {
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(SinkState::default()));
         let router = axum::Router::new()
-            .route("/v1/traces", axum::routing::post(take_http))
+            .route("/v1/traces", axum::routing::post(take_http::<ExportTraceServiceRequest>))
+            .route("/v1/metrics", axum::routing::post(take_http::<ExportMetricsServiceRequest>))
+            .route("/v1/logs", axum::routing::post(take_http::<ExportLogsServiceRequest>))
             .with_state(Arc::clone(&state));
         let mut server = JoinSet::new();
         server.spawn(async move {
@@ -116,14 +137,83 @@ impl Sink {
         format!("http://{}", self.address)
     }
 
-    /// What is said to the next requests, one answer each; after them all is taken.
+    /// What is said to the next requests with spans, one answer each; after them all is taken.
     pub(crate) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
-        locked(&self.state).answers.extend(answers);
+        locked(&self.state).traces.answers.extend(answers);
     }
 
-    /// All requests so far.
+    /// What is said to the next requests with metrics.
+    pub(crate) fn answer_metrics(&self, answers: impl IntoIterator<Item = Answer>) {
+        locked(&self.state).metrics.answers.extend(answers);
+    }
+
+    /// All requests with spans so far.
     pub(crate) fn received(&self) -> Vec<Received> {
-        locked(&self.state).received.clone()
+        locked(&self.state).traces.received.clone()
+    }
+
+    /// All requests with metrics so far.
+    pub(crate) fn received_metrics(&self) -> Vec<Received<ExportMetricsServiceRequest>> {
+        locked(&self.state).metrics.received.clone()
+    }
+
+    /// All requests with log records so far.
+    pub(crate) fn received_records(&self) -> Vec<Received<ExportLogsServiceRequest>> {
+        locked(&self.state).logs.received.clone()
+    }
+
+    /// The metrics of all requests that were taken, as they came: one collection after the other.
+    pub(crate) fn metrics(&self) -> Vec<ArrivedMetric> {
+        let received = self.received_metrics();
+        received.iter().filter(|received| received.taken).flat_map(Received::metrics).collect()
+    }
+
+    /// The log records of all requests that were taken.
+    pub(crate) fn records(&self) -> Vec<ArrivedRecord> {
+        let received = self.received_records();
+        received.iter().filter(|received| received.taken).flat_map(Received::records).collect()
+    }
+
+    /// All that came of one metric of one worker, once anything has.
+    ///
+    /// # Errors
+    ///
+    /// When nothing comes within `limit`.
+    pub(crate) async fn metric_of(&self, worker: &str, name: &str, limit: Duration) -> Result<Vec<Metric>> {
+        let found = until("a metric at the sink", limit, async || {
+            let all = self.metrics().into_iter();
+            let metrics = all.filter(|arrived| arrived.worker == worker && arrived.metric.name == name);
+            let metrics: Vec<_> = metrics.map(|arrived| arrived.metric).collect();
+            Ok((!metrics.is_empty()).then_some(metrics))
+        })
+        .await;
+        found.with_context(|| {
+            let came: Vec<_> =
+                self.metrics().into_iter().map(|arrived| (arrived.worker, arrived.metric.name)).collect();
+            format!("no {name} of {worker} among {came:?}")
+        })
+    }
+
+    /// The log records of one worker, once there are so many.
+    ///
+    /// # Errors
+    ///
+    /// When they do not come within `limit`.
+    pub(crate) async fn records_of(
+        &self,
+        worker: &str,
+        count: usize,
+        limit: Duration,
+    ) -> Result<Vec<LogRecord>> {
+        let mut seen = 0;
+        let found = until("log records at the sink", limit, async || {
+            let all = self.records().into_iter().filter(|arrived| arrived.worker == worker);
+            let records: Vec<_> = all.map(|arrived| arrived.record).collect();
+            seen = records.len();
+            Ok((seen >= count).then_some(records))
+        })
+        .await;
+        found.with_context(|| format!("{seen} log records of {worker} came, {count} should"))
     }
 
     /// The spans of all requests that were taken.
@@ -154,36 +244,51 @@ impl Sink {
     }
 }
 
-impl Received {
-    /// Its spans, in order.
-    pub(crate) fn spans(&self) -> Vec<Arrived> {
-        let mut spans = Vec::new();
-        for resource in &self.request.resource_spans {
-            let attributes = resource.resource.iter().flat_map(|resource| &resource.attributes);
-            let worker = text(attributes, "snakepit.worker.id").unwrap_or_default();
-            for span in resource.scope_spans.iter().flat_map(|scope| &scope.spans) {
-                spans.push(Arrived { worker: worker.to_owned(), span: span.clone() });
-            }
-        }
-        spans
+/// What the three requests have in common.
+trait Export: Message + Default + Clone + 'static {
+    /// Where those of its kind are kept.
+    fn of(state: &mut SinkState) -> &mut Taken<Self>;
+    /// An encoded answer that rejects so many of its items.
+    fn response(rejected: i64) -> Vec<u8>;
+}
+
+impl Export for ExportTraceServiceRequest {
+    fn of(state: &mut SinkState) -> &mut Taken<Self> {
+        &mut state.traces
+    }
+
+    fn response(rejected: i64) -> Vec<u8> {
+        traces_response(rejected).encode_to_vec()
     }
 }
 
-/// The attribute's value, if it is a string.
-pub(crate) fn text<'a>(attributes: impl IntoIterator<Item = &'a KeyValue>, key: &str) -> Option<&'a str> {
-    let found = attributes.into_iter().find(|attribute| attribute.key == key)?;
-    match found.value.as_ref()? {
-        AnyValue { value: Some(Value::StringValue(text)) } => Some(text),
-        AnyValue { .. } => None,
+impl Export for ExportMetricsServiceRequest {
+    fn of(state: &mut SinkState) -> &mut Taken<Self> {
+        &mut state.metrics
+    }
+
+    fn response(rejected: i64) -> Vec<u8> {
+        metrics_response(rejected).encode_to_vec()
+    }
+}
+
+impl Export for ExportLogsServiceRequest {
+    fn of(state: &mut SinkState) -> &mut Taken<Self> {
+        &mut state.logs
+    }
+
+    fn response(rejected: i64) -> Vec<u8> {
+        logs_response(rejected).encode_to_vec()
     }
 }
 
 impl SinkState {
-    /// Keeps a request; answers how many of its spans are rejected.
-    fn take(&mut self, headers: HeaderMap, request: ExportTraceServiceRequest) -> Result<i64, Status> {
-        let answer = self.answers.pop_front();
+    /// Keeps a request; answers how many of its items are rejected.
+    fn take<R: Export>(&mut self, headers: HeaderMap, request: R) -> Result<i64, Status> {
+        let kind = R::of(self);
+        let answer = kind.answers.pop_front();
         let taken = !matches!(answer, Some(Answer::Fail(_)));
-        self.received.push(Received { at: now(), headers, request, taken });
+        kind.received.push(Received { at: now(), headers, request, taken });
         match answer {
             None => Ok(0),
             Some(Answer::Partial(rejected)) => Ok(rejected),
@@ -192,12 +297,32 @@ impl SinkState {
     }
 }
 
-fn response(rejected_spans: i64) -> ExportTraceServiceResponse {
-    let partial = ExportTracePartialSuccess { rejected_spans, error_message: "too old".to_owned() };
+/// What a peer says of what it does not take.
+const TOO_OLD: &str = "too old";
+
+fn traces_response(rejected_spans: i64) -> ExportTraceServiceResponse {
+    let partial = ExportTracePartialSuccess { rejected_spans, error_message: TOO_OLD.to_owned() };
     ExportTraceServiceResponse { partial_success: (rejected_spans > 0).then_some(partial) }
 }
 
+fn metrics_response(rejected_data_points: i64) -> ExportMetricsServiceResponse {
+    let partial = ExportMetricsPartialSuccess { rejected_data_points, error_message: TOO_OLD.to_owned() };
+    ExportMetricsServiceResponse { partial_success: (rejected_data_points > 0).then_some(partial) }
+}
+
+fn logs_response(rejected_log_records: i64) -> ExportLogsServiceResponse {
+    let partial = ExportLogsPartialSuccess { rejected_log_records, error_message: TOO_OLD.to_owned() };
+    ExportLogsServiceResponse { partial_success: (rejected_log_records > 0).then_some(partial) }
+}
+
 struct Service(Arc<Mutex<SinkState>>);
+
+impl Service {
+    fn take<R: Export>(&self, request: Request<R>) -> Result<i64, Status> {
+        let headers = request.metadata().clone().into_headers();
+        locked(&self.0).take(headers, request.into_inner())
+    }
+}
 
 #[tonic::async_trait]
 impl TraceService for Service {
@@ -205,24 +330,42 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let headers = request.metadata().clone().into_headers();
-        let rejected = locked(&self.0).take(headers, request.into_inner())?;
-        Ok(Response::new(response(rejected)))
+        Ok(Response::new(traces_response(self.take(request)?)))
     }
 }
 
-async fn take_http(
+#[tonic::async_trait]
+impl MetricsService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        Ok(Response::new(metrics_response(self.take(request)?)))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        Ok(Response::new(logs_response(self.take(request)?)))
+    }
+}
+
+async fn take_http<R: Export>(
     State(state): State<Arc<Mutex<SinkState>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, Vec<u8>) {
     let is_gzip = headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip");
     let body = if is_gzip { unzipped(&body) } else { body.to_vec() };
-    let Ok(request) = ExportTraceServiceRequest::decode(&*body) else {
+    let Ok(request) = R::decode(&*body) else {
         return (StatusCode::BAD_REQUEST, Vec::new());
     };
     match locked(&state).take(headers, request) {
-        Ok(rejected) => (StatusCode::OK, response(rejected).encode_to_vec()),
+        Ok(rejected) => (StatusCode::OK, R::response(rejected)),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Vec::new()),
     }
 }

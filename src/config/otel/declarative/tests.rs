@@ -69,8 +69,8 @@ logger_provider: {processors: [{batch: {exporter: {otlp_file/development: {outpu
     assert_eq!((headers["a"].to_str().unwrap(), headers["c"].to_str().unwrap()), ("b", "d"));
     assert_eq!(otlp.tls.ca.as_deref(), Some(Path::new("/a.pem")));
     assert_eq!(otlp.tls.client.as_ref().unwrap().key, Path::new("/k.pem"));
-    assert_eq!((traces.batch.max_spans, traces.batch.delay), (100, Duration::from_secs(4)));
-    assert_eq!((traces.queue.max_spans, traces.request_timeout), (Some(1000), Duration::from_secs(9)));
+    assert_eq!((traces.batch.max_items, traces.batch.delay), (Some(100), Duration::from_secs(4)));
+    assert_eq!((traces.queue.max_items, traces.request_timeout), (Some(1000), Duration::from_secs(9)));
     assert_eq!(
         settings.sampler.value,
         SamplerSettings::parent_based(SamplerSettings::Ratio(Ratio::new(0.1).unwrap()))
@@ -349,7 +349,7 @@ fn bad_references_leave_no_partial_result() {
 fn a_file_that_is_missing_or_no_yaml_stops_the_start() {
     let load = |path: &str| {
         let env = BTreeMap::from([("OTEL_CONFIG_FILE".to_owned(), path.to_owned())]);
-        OtelSettings::load(&env, &[]).map(|_| ()).unwrap_err()[0].to_string()
+        OtelSettings::load(&env).map(|_| ()).unwrap_err()[0].to_string()
     };
     assert!(
         load("/nonexistent/otel.yaml")
@@ -361,7 +361,7 @@ fn a_file_that_is_missing_or_no_yaml_stops_the_start() {
     std::fs::write(file.path(), "file_format: \"1.1\"\n").unwrap();
     let env =
         BTreeMap::from([("OTEL_EXPERIMENTAL_CONFIG_FILE".to_owned(), file.path().display().to_string())]);
-    let settings = OtelSettings::load(&env, &[]).unwrap();
+    let settings = OtelSettings::load(&env).unwrap();
     assert!(
         settings.warnings[0].problem.contains("the old name of OTEL_CONFIG_FILE"),
         "{:?}",

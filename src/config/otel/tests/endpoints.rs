@@ -134,7 +134,7 @@ fn row_16_grpc_may_go_to_a_socket() {
     assert_eq!(grpc(&[(GENERIC, "unix:/run/o.sock")]), to("unix:/run/o.sock", 0));
     assert_eq!(
         error(&[(GENERIC, "unix://"), (PROTOCOL, "grpc")]).reason,
-        "a socket's path is missing (for traces by grpc)"
+        "a socket's path is missing (for traces, metrics, logs by grpc)"
     );
 }
 

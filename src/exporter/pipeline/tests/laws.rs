@@ -28,7 +28,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         error: "no memory".to_owned(),
     };
     let outcome = prop_oneof![
-        4 => (0_u64..3).prop_map(|rejected_spans| Outcome::Accepted { rejected_spans, message: String::new() }),
+        4 => (0_u64..3).prop_map(|rejected_items| Outcome::Accepted { rejected_items, message: String::new() }),
         4 => proptest::option::of(0_u64..100).prop_map(retry),
         2 => Just(too_large),
         1 => Just(exhausted),
@@ -50,8 +50,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn tight() -> PipelineSettings {
     PipelineSettings {
-        batch: BatchSettings { max_spans: 3, ..BatchSettings::default() },
-        queue: QueueSettings { max_bytes: 6000, max_spans: Some(12), max_spool_bytes: 8000 },
+        batch: BatchSettings { max_items: Some(3), ..BatchSettings::default() },
+        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes: 8000 },
         ..settings()
     }
 }
@@ -135,7 +135,7 @@ proptest! {
             }
             let snapshot = snapshot(&pipeline);
             prop_assert!(snapshot.adds_up(), "{:?}", snapshot);
-            prop_assert!(snapshot.queued_spans <= 12 && snapshot.spooled == 0);
+            prop_assert!(snapshot.queued_items <= 12 && snapshot.spooled == 0);
             prop_assert!(snapshot.requests_in_flight <= 2);
             prop_assert!(pipeline.take_ops().is_empty());
         }
@@ -230,7 +230,7 @@ proptest! {
         run.flying.drain(..).for_each(|request| run.rig.settle(request.id, accepted()));
         run.rig.deliver_all();
         let snapshot = run.rig.snapshot();
-        prop_assert_eq!(snapshot.queued_spans + snapshot.spooled, 0);
+        prop_assert_eq!(snapshot.queued_items + snapshot.spooled, 0);
         prop_assert!(!snapshot.refused.contains_key("spool_damaged"), "{:?}", snapshot);
     }
 }

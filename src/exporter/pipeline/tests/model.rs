@@ -169,7 +169,7 @@ impl Rig {
         self.next_ordinal = self.next_ordinal.max(ordinal + 1);
         let provenance = Provenance { origin: Some((0, ordinal)), needs };
         let span = encoded(&format!("{ordinal:05}"));
-        self.act(|pipeline, now| pipeline.admit(&source(1), &span, provenance, now))
+        self.act(|pipeline, now| pipeline.admit(&source(1), &span, 1, provenance, now))
     }
 
     pub(super) fn persist(&mut self, afresh: bool) {

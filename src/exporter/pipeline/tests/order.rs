@@ -83,7 +83,7 @@ fn many_poisoned_batches_delay_no_healthy_one() {
             settle(&mut pipeline, id, outcome, now * SECOND / 100);
         }
     }
-    assert_eq!((healthy, snapshot(&pipeline).queued_spans), (40, 10));
+    assert_eq!((healthy, snapshot(&pipeline).queued_items), (40, 10));
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn two_signals_do_not_know_of_each_other() {
     let mut metrics = pipeline(PipelineSettings { signal: Signal::Metrics, ..settings() });
     for now in 0..5 {
         admit(&mut traces, now).unwrap();
-        metrics.admit_ready(Bytes::from_static(&[0x0a, 0]), 1, Provenance::default(), at(now)).unwrap();
+        metrics.admit(&source(1), &[0x12, 0], 1, Provenance::default(), at(now)).unwrap();
         let down = begin(&mut traces, now);
         down.into_iter().for_each(|id| drop(settle(&mut traces, id, retry(Some(500)), now)));
         let up = begin(&mut metrics, now).unwrap();
         settle(&mut metrics, up, accepted(), now);
     }
     let (traces, metrics) = (snapshot(&traces), snapshot(&metrics));
-    assert_eq!((traces.signal, traces.exported, traces.queued_spans), (Signal::Traces, 0, 5));
-    assert_eq!((metrics.signal, metrics.exported, metrics.queued_spans), (Signal::Metrics, 5, 0));
+    assert_eq!((traces.signal, traces.exported, traces.queued_items), (Signal::Traces, 0, 5));
+    assert_eq!((metrics.signal, metrics.exported, metrics.queued_items), (Signal::Metrics, 5, 0));
 }

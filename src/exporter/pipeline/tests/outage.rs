@@ -2,40 +2,44 @@
 
 use super::model::Rig;
 use super::*;
+use crate::exporter::encode::write_bytes;
 use crate::exporter::queue::LIVE_FOR;
 
 const ITEMS_A_BATCH: u64 = 5000;
 const BATCH_EVERY: u64 = 5 * SECOND;
 const DAY: u64 = 24 * 3600 * SECOND;
-/// A request with nothing in it but its number: 1,000 spans a second are 17,280 batches a day, and their bytes do not matter.
-const BATCH_BYTES: usize = 200;
+/// What a batch takes that has nothing in it but its number: 1,000 spans a second are 17,280 batches a day, and their bytes
+/// do not matter.
+const BATCH_BYTES: usize = 600;
 
 fn day_settings(max_spool_bytes: u64) -> PipelineSettings {
     PipelineSettings {
-        batch: BatchSettings { max_spans: ITEMS_A_BATCH, ..BatchSettings::default() },
-        queue: QueueSettings { max_bytes: 100 * BATCH_BYTES, max_spans: None, max_spool_bytes },
+        batch: BatchSettings { max_items: Some(ITEMS_A_BATCH), ..BatchSettings::default() },
+        queue: QueueSettings { max_bytes: 100 * BATCH_BYTES, max_items: None, max_spool_bytes },
         max_in_flight: 4,
         ..settings()
     }
 }
 
-/// A resource whose bytes say when it was made.
-fn made_at(now: u64) -> Bytes {
-    let mut resource = vec![0x0a, 0xc5, 0x01, 0x1a, 0xc2, 0x01];
-    resource.resize(BATCH_BYTES, b'x');
-    resource[6..14].copy_from_slice(&now.to_be_bytes());
-    resource.into()
+/// An element whose last bytes say when it was made: a `schema_url` of its scope.
+fn made_at(now: u64) -> Vec<u8> {
+    let around = Batcher::new(BatchSettings::default(), ResourceSettings::default()).cost(&source(1), 0);
+    let mut element = Vec::new();
+    write_bytes(&mut element, 0x1a, &vec![b'x'; BATCH_BYTES - around - 3]);
+    let number_at = element.len() - 8;
+    element[number_at..].copy_from_slice(&now.to_be_bytes());
+    element
 }
 
 fn when(body: &Bytes) -> u64 {
-    u64::from_be_bytes(body[6..14].try_into().unwrap())
+    u64::from_be_bytes(body[body.len() - 8..].try_into().unwrap())
 }
 
 fn admit(rig: &mut Rig) {
-    let resource = made_at(rig.now);
+    let element = made_at(rig.now);
     // Refused or not: it is counted.
-    let _ =
-        rig.act(|pipeline, now| pipeline.admit_ready(resource, ITEMS_A_BATCH, Provenance::default(), now));
+    let _ = rig
+        .act(|pipeline, now| pipeline.admit(&source(1), &element, ITEMS_A_BATCH, Provenance::default(), now));
     rig.commit();
 }
 
@@ -67,7 +71,7 @@ fn a_days_outage_loses_nothing_that_fits_and_live_data_does_not_wait_for_the_bac
     // The peer is back, and takes 40 requests a second: the backlog drains beside what is live.
     let (mut order, mut worst, mut live) = (Vec::new(), 0, 0);
     let mut next_batch = rig.now;
-    while rig.snapshot().queued_spans + rig.snapshot().spooled > 0 || live < 100 {
+    while rig.snapshot().queued_items + rig.snapshot().spooled > 0 || live < 100 {
         if next_batch <= rig.now {
             admit(&mut rig);
             next_batch += BATCH_EVERY;
@@ -103,7 +107,7 @@ fn a_days_outage_with_a_small_disk_keeps_the_latest() {
     let snapshot = rig.snapshot();
     assert_eq!(snapshot.refused.keys().collect::<Vec<_>>(), [&"gave_way"]);
     assert!(snapshot.spooled_bytes <= snapshot.spool_capacity_bytes);
-    let kept = (snapshot.queued_spans + snapshot.spooled) / ITEMS_A_BATCH;
+    let kept = (snapshot.queued_items + snapshot.spooled) / ITEMS_A_BATCH;
     assert!((1000..1100).contains(&kept), "{kept} batches");
     rig.load();
     rig.now = rig.pipeline.poll_timeout().unwrap().0.max(rig.now);

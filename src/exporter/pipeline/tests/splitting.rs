@@ -4,9 +4,9 @@ use super::model::Rig;
 use super::*;
 use crate::exporter::refusal::HttpRefusal;
 
-fn batched(max_spans: u64) -> PipelineSettings {
+fn batched(max_items: u64) -> PipelineSettings {
     PipelineSettings {
-        batch: BatchSettings { max_spans, ..BatchSettings::default() },
+        batch: BatchSettings { max_items: Some(max_items), ..BatchSettings::default() },
         max_in_flight: 4,
         ..settings()
     }
@@ -21,7 +21,7 @@ fn exhausted(error: &str) -> Outcome {
 }
 
 fn admit_named(pipeline: &mut Pipeline, name: &str, now: u64) {
-    pipeline.admit(&source(1), &encoded(name), Provenance::default(), at(now)).unwrap();
+    pipeline.admit(&source(1), &encoded(name), 1, Provenance::default(), at(now)).unwrap();
 }
 
 /// Sends all there is to a peer that takes `limit` bytes. Returns what it took, and how often it refused.
@@ -48,7 +48,7 @@ fn a_request_that_is_too_large_arrives_in_pieces_and_in_order() {
     assert_eq!(taken, all);
     assert!(refusals < 16, "{refusals}");
     let snapshot = snapshot(&pipeline);
-    assert_eq!((snapshot.exported, snapshot.queued_spans, snapshot.refused_total()), (64, 0, 0));
+    assert_eq!((snapshot.exported, snapshot.queued_items, snapshot.refused_total()), (64, 0, 0));
     assert!(pipeline.take_notices().iter().any(|notice| matches!(notice, Notice::Split { pieces: 2.., .. })));
 }
 
@@ -151,7 +151,7 @@ fn the_peers_word_about_a_request_is_told_from_our_own_about_an_answer() {
             "OutOfRange: Error, decoded message length too large: found {found} bytes, the limit is: 9 bytes"
         );
         settle(&mut pipeline, request.id, Outcome::Refused { refusal: Refusal::ResponseTooLarge, error }, 0);
-        assert_eq!(snapshot(&pipeline).queued_spans, pieces);
+        assert_eq!(snapshot(&pipeline).queued_items, pieces);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::exporter::queue::READ_AHEAD_BYTES;
 /// One span a batch, of some 200 bytes with its resource; memory for some ten.
 fn small() -> PipelineSettings {
     PipelineSettings {
-        queue: QueueSettings { max_bytes: 4000, max_spans: None, max_spool_bytes: 1 << 20 },
+        queue: QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 1 << 20 },
         ..settings()
     }
 }
@@ -35,11 +35,11 @@ fn what_memory_cannot_hold_goes_to_disk_and_comes_back_in_order() {
     }
     let snapshot = rig.snapshot();
     assert!(snapshot.spooled > 480, "{snapshot:?}");
-    assert_eq!(snapshot.queued_spans + snapshot.spooled, 500);
+    assert_eq!(snapshot.queued_items + snapshot.spooled, 500);
     rig.now += 3600 * SECOND;
     let delivered = rig.deliver_all();
     let snapshot = rig.snapshot();
-    assert_eq!((snapshot.exported, snapshot.queued_spans, snapshot.spooled_bytes), (500, 0, 0));
+    assert_eq!((snapshot.exported, snapshot.queued_items, snapshot.spooled_bytes), (500, 0, 0));
     let late = delivered.windows(2).filter(|pair| pair[0] > pair[1]).count();
     assert!(late <= 2, "oldest first, but for those that were being tried: {late}");
     rig.commit();
@@ -59,21 +59,21 @@ fn nothing_is_sent_before_what_it_was_made_of_is_durable() {
 /// `OTEL_BSP_MAX_QUEUE_SIZE` bounds memory to the letter; what is beyond goes to disk.
 #[test]
 fn a_bound_of_items_is_obeyed_and_the_rest_is_on_disk() {
-    let queue = QueueSettings { max_spans: Some(8), ..QueueSettings::default() };
+    let queue = QueueSettings { max_items: Some(8), ..QueueSettings::default() };
     let mut rig = Rig::new(PipelineSettings { queue, ..settings() });
     for _ in 0..100 {
         rig.admit().unwrap();
         rig.commit();
-        assert!(rig.snapshot().queued_spans <= 8);
+        assert!(rig.snapshot().queued_items <= 8);
     }
-    assert_eq!(rig.snapshot().queued_spans + rig.snapshot().spooled, 100);
+    assert_eq!(rig.snapshot().queued_items + rig.snapshot().spooled, 100);
     rig.now += 60 * SECOND;
     assert_eq!(rig.deliver_all(), all(100));
 }
 
 #[test]
 fn a_full_disk_bound_lets_the_old_give_way_and_refuses_what_is_new_before() {
-    let queue = QueueSettings { max_bytes: 4000, max_spans: None, max_spool_bytes: 8000 };
+    let queue = QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 8000 };
     let mut rig = Rig::new(PipelineSettings { queue, ..settings() });
     let fill = |rig: &mut Rig| {
         for _ in 0..100 {
@@ -108,7 +108,7 @@ fn a_checkpoint_writes_what_is_only_in_memory_once() {
     rig.commit();
     assert_eq!(rig.store.batches.len(), 2);
     let snapshot = rig.snapshot();
-    assert_eq!((snapshot.queued_spans, snapshot.spooled), (2, 0), "they are in memory still");
+    assert_eq!((snapshot.queued_items, snapshot.spooled), (2, 0), "they are in memory still");
     rig.settle(flying.id, accepted());
     rig.commit();
     assert_eq!((rig.store.batches.len(), rig.store.exported), (1, 1));
@@ -129,7 +129,7 @@ fn a_shutdown_with_a_store_keeps_what_is_left() {
     rig.settle(flying.id, retry(None));
     rig.commit();
     let snapshot = rig.snapshot();
-    assert_eq!((snapshot.spooled, snapshot.queued_spans), (2, 0));
+    assert_eq!((snapshot.spooled, snapshot.queued_items), (2, 0));
     assert_eq!(snapshot.refused, BTreeMap::from([("shutdown", 1)]));
     let mut again = Rig::on(rig.crash(), settings(), 0);
     assert_eq!(again.deliver_all().len(), 2);
@@ -175,12 +175,12 @@ fn a_damaged_batch_is_refused_and_the_others_arrive() {
 fn a_store_that_breaks_loses_nothing_that_memory_holds() {
     let mut rig = Rig::new(small());
     (0..8).for_each(|_| rig.admit().unwrap());
-    let before = rig.snapshot().queued_spans;
+    let before = rig.snapshot().queued_items;
     // What was written since never comes to be durable.
     rig.store.works = false;
     rig.store.lose();
     rig.tell();
-    assert_eq!(rig.snapshot().queued_spans, before);
+    assert_eq!(rig.snapshot().queued_items, before);
     let mut refused = 0;
     for _ in 0..40 {
         refused += u64::from(rig.admit() == Err(Refusal::QueueFull));
@@ -296,7 +296,7 @@ fn a_backlog_on_disk_is_read_as_it_is_sent() {
     for ordinal in 0..40 {
         let provenance = Provenance { origin: Some((0, ordinal)), needs: Commit(0) };
         let span = encoded(&big);
-        rig.act(|pipeline, now| pipeline.admit(&source(1), &span, provenance, now)).unwrap();
+        rig.act(|pipeline, now| pipeline.admit(&source(1), &span, 1, provenance, now)).unwrap();
         rig.commit();
     }
     rig.act(Pipeline::close);
@@ -305,6 +305,6 @@ fn a_backlog_on_disk_is_read_as_it_is_sent() {
     let mut rig = Rig::on(store, settings(), 0);
     rig.load();
     let snapshot = rig.snapshot();
-    assert!(snapshot.queued_bytes <= READ_AHEAD_BYTES as u64 && snapshot.queued_spans == 7, "{snapshot:?}");
+    assert!(snapshot.queued_bytes <= READ_AHEAD_BYTES as u64 && snapshot.queued_items == 7, "{snapshot:?}");
     assert_eq!(rig.deliver_all().len(), 40);
 }
