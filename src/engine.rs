@@ -489,7 +489,9 @@ impl Engine {
         }
         act(state, &mut shared);
         if let Some(metrics) = &mut self.metrics {
-            self.outputs.extend(metrics.aggregation.take_notices().into_iter().map(|notice| Output::Warning(warning(notice))));
+            self.outputs.extend(
+                metrics.aggregation.take_notices().into_iter().map(|notice| Output::Warning(warning(notice))),
+            );
         }
         state.note_robbed();
         if self.is_written && !state.is_touched {
@@ -547,9 +549,8 @@ fn warning(notice: Notice) -> Warning {
             name: Arc::clone(&instrument.name),
             is_of_worker: limit == OverflowLimit::Worker,
         },
-        Notice::NoRoom { source, instrument } => Warning::TooManyInstruments {
-            instance: source.instance_id(),
-            name: Arc::clone(&instrument.name),
-        },
+        Notice::NoRoom { source, instrument } => {
+            Warning::TooManyInstruments { instance: source.instance_id(), name: Arc::clone(&instrument.name) }
+        }
     }
 }

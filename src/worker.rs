@@ -25,9 +25,9 @@ impl WorkerKey {
     /// Whether the id is no more than its connection's: nothing in the headers said who the worker is.
     #[must_use]
     pub fn is_of_connection(&self) -> bool {
-        self.id.rsplit_once('/').is_some_and(|(peer, stream)| {
-            peer.parse::<SocketAddr>().is_ok() && stream.parse::<u64>().is_ok()
-        })
+        self.id
+            .rsplit_once('/')
+            .is_some_and(|(peer, stream)| peer.parse::<SocketAddr>().is_ok() && stream.parse::<u64>().is_ok())
     }
 }
 

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::drops::DropReason;
 use crate::engine::compose::Finished;
 use crate::engine::ids::SpanContext;
-use crate::engine::metrics::aggregation::{Aggregation, Described, InstanceId, InstanceKey, Recorded, SeriesId};
+use crate::engine::metrics::aggregation::{
+    Aggregation, Described, InstanceId, InstanceKey, Recorded, SeriesId,
+};
 use crate::engine::metrics::instrument::{Kind, Number};
 use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something};
 use crate::engine::metrics::measured::{Measured, Weight};
@@ -114,10 +116,7 @@ impl Taker<'_> {
 
 impl Attach<'_> {
     fn to(&mut self, aggregation: &mut Aggregation) -> InstanceId {
-        let key = InstanceKey {
-            node: self.key.node.clone(),
-            worker_id: self.shown.worker_id.clone(),
-        };
+        let key = InstanceKey { node: self.key.node.clone(), worker_id: self.shown.worker_id.clone() };
         let described = Described {
             pool: self.shown.pool.clone(),
             host: self.identity.host.clone(),
@@ -227,11 +226,8 @@ impl WorkerState {
             overflowed: 0,
         };
         let verdict = map(mapping, &mut |measured| taker.take(measured));
-        let made = Made {
-            points: taker.made,
-            no_room: taker.no_room,
-            refused: taker.negative + taker.conflicts,
-        };
+        let made =
+            Made { points: taker.made, no_room: taker.no_room, refused: taker.negative + taker.conflicts };
         let notes = &mut self.ledger.notes;
         notes.measurements_not_finite += u64::from(verdict.not_finite);
         notes.measurements_negative += taker.negative;

@@ -481,7 +481,8 @@ impl WorkerState {
                     unjudged = unfinished.unjudged;
                 }
                 None => {
-                    let relative = self.intervals.get(&outer).and_then(|relative| relative.context.as_deref());
+                    let relative =
+                        self.intervals.get(&outer).and_then(|relative| relative.context.as_deref());
                     relative.into_iter().for_each(|outer| adopt(&mut context, outer));
                     break;
                 }

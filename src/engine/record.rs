@@ -258,7 +258,8 @@ mod tests {
         assert_eq!(said(&[("message", "a"), ("msg", "b")], &redacted).as_deref(), Some("b"));
         assert_eq!(said(&[("tool", "a")], &plain), None);
         let long = "ü".repeat(MAX_BODY_BYTES);
-        let event = Event { metadata: [("message", long.as_str())].into_iter().collect(), ..Event::default() };
+        let event =
+            Event { metadata: [("message", long.as_str())].into_iter().collect(), ..Event::default() };
         assert_eq!(body(&event, &plain).map(|body| body.len()), Some(MAX_BODY_BYTES));
     }
 }

@@ -323,7 +323,9 @@ impl World {
     fn spans(&self) -> impl Iterator<Item = (Monotonic, &Span)> {
         self.outputs.iter().filter_map(|(at, output)| match output {
             Output::Span(span) => Some((*at, span)),
-            Output::Metric(_) | Output::Record(_) | Output::WorkerForgotten { .. } | Output::Warning(_) => None,
+            Output::Metric(_) | Output::Record(_) | Output::WorkerForgotten { .. } | Output::Warning(_) => {
+                None
+            }
         })
     }
 
