@@ -98,7 +98,7 @@ struct Taker<'a> {
 
 /// How a worker would take part.
 struct Attach<'a> {
-    key: &'a crate::worker::WorkerKey,
+    key: &'a WorkerKey,
     identity: &'a crate::worker::Identity,
     shown: &'a crate::engine::state::Shown,
     next_source: &'a mut u64,
