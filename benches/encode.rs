@@ -1,7 +1,8 @@
 //! What a span costs on its way out: encoding alone, beside `opentelemetry-proto`'s structs, and the whole export to a
-//! local peer in another process (whose CPU is not counted), beside `opentelemetry-otlp`'s exporter for the same spans.
+//! local peer in another process (whose CPU is not counted), beside `opentelemetry-otlp`'s exporter for the same spans. And
+//! what a point of a histogram costs to encode.
 //!
-//! `cargo bench --bench encode`, all or some of it (`encode`, `grpc none`, `http`, `gzip`, `sdk`); figures are the best of several rounds, so that a busy machine disturbs least.
+//! `cargo bench --bench encode`, all or some of it (`encode`, `points`, `grpc none`, `http`, `gzip`, `sdk`); figures are the best of several rounds, so that a busy machine disturbs least.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints and may give up")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clocks")]
 
@@ -14,8 +15,11 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::trace::v1 as otlp;
 use prost::Message;
 use snakepit_otel_bridge::engine::attributes::{AttributeValue, Attributes};
+use snakepit_otel_bridge::engine::metrics::instrument::{Instrument, Kind};
+use snakepit_otel_bridge::engine::metrics::point::{Buckets, Metric, Point, Points};
+use snakepit_otel_bridge::engine::metrics::settings::Temporality;
 use snakepit_otel_bridge::engine::span::{Span, SpanEvent, SpanId, SpanKind, Status, TraceFlags, TraceId};
-use snakepit_otel_bridge::exporter::encode::write_span;
+use snakepit_otel_bridge::exporter::encode::{write_metric, write_span};
 use snakepit_otel_bridge::exporter::settings::{
     Compression, OtlpSettings, Protocol, SecretHeaders, TlsFiles,
 };
@@ -42,6 +46,9 @@ fn main() {
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     if is_wanted("encode") {
         encode();
+    }
+    if is_wanted("points") {
+        points();
     }
     for (protocol, compression) in [
         (Protocol::Grpc, Compression::None),
@@ -141,6 +148,54 @@ fn encode() {
     println!(
         "encode: {direct:.0} ns a span, {bytes} bytes; by way of opentelemetry-proto structs {structs:.0} ns"
     );
+}
+
+/// Histograms of 15 bounds, with three attributes a point and 32 points a metric.
+fn points() {
+    const POINTS_A_METRIC: usize = 32;
+    let bounds = (1..=15_u32).map(|exponent| 0.001 * f64::from(1_u32 << exponent));
+    let instrument = Arc::new(Instrument {
+        name: "snakepit.python.tool.execution.duration".into(),
+        unit: "s".into(),
+        description: "".into(),
+        kind: Kind::Histogram { boundaries: bounds.collect() },
+    });
+    let source = sources().remove(0);
+    let metrics: Vec<_> = (0..BATCH / POINTS_A_METRIC)
+        .map(|_| Metric {
+            source: Arc::clone(&source),
+            instrument: Arc::clone(&instrument),
+            temporality: Temporality::Cumulative,
+            points: Points::Histogram((0..POINTS_A_METRIC).map(point).collect()),
+        })
+        .collect();
+    let mut out = Vec::with_capacity(BATCH * 1024);
+    let nanos = best_nanos(|| {
+        out.clear();
+        metrics.iter().for_each(|metric| write_metric(&mut out, metric));
+        std::hint::black_box(&out);
+    });
+    println!("points: {nanos:.0} ns a point, {} bytes", out.len() / BATCH);
+}
+
+fn point(number: usize) -> Point<Buckets> {
+    let mut attributes = Attributes::default();
+    attributes.set("error.type", AttributeValue::Text("ValueError"));
+    attributes.set("snakepit.model", AttributeValue::Text("bge-small"));
+    attributes.set("snakepit.tool", AttributeValue::Text(&format!("embed_documents_{number}")));
+    Point {
+        attributes: Arc::new(attributes),
+        start: UnixNanos(1_700_000_000_000_000_000),
+        time: UnixNanos(1_700_000_060_000_000_000),
+        value: Some(Buckets {
+            count: 1600,
+            sum: Some(123.5),
+            min: Some(0.001),
+            max: Some(20.0),
+            counts: vec![100; 16],
+        }),
+        exemplars: Vec::new(),
+    }
 }
 
 fn best_nanos(mut batch: impl FnMut()) -> f64 {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
 use crate::engine::metrics::MetricFigures;
-use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{EventReport, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::store::{Commit, ShardCheckpoint};
 use crate::time::UnixNanos;
@@ -81,6 +81,8 @@ pub enum ShardMessage {
         /// Hears of the end.
         answer: oneshot::Sender<()>,
     },
+    /// The admin API asks.
+    Events(oneshot::Sender<Vec<EventReport>>),
     /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
     /// none if nothing has happened since the last one.
     Checkpoint(oneshot::Sender<Option<Commit>>),

@@ -9,13 +9,17 @@
 //! | of sampled traces | when it has joined a span whose trace is kept | if the span is kept |
 //! | none | never | never |
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::drops::DropReason;
+use crate::engine::Engine;
 use crate::engine::compose::Finished;
 use crate::engine::ids::SpanContext;
 use crate::engine::metrics::aggregation::{
-    Aggregation, Described, InstanceId, InstanceKey, Recorded, SeriesId,
+    Aggregation, Described, InstanceId, InstanceKey, Moved, Recorded, SeriesId,
 };
 use crate::engine::metrics::instrument::{Kind, Number};
 use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something};
@@ -28,6 +32,7 @@ use crate::engine::span::{Span, SpanId, TraceId};
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::{Event, Value};
 use crate::time::UnixNanos;
+use crate::worker::WorkerKey;
 
 /// The metrics of a shard.
 #[derive(Debug)]
@@ -50,6 +55,18 @@ pub(crate) struct Ticket {
     series: SeriesId,
     value: Number,
     time: UnixNanos,
+}
+
+impl Ticket {
+    /// Whether the series that took it is still there, under another id.
+    pub(crate) fn measure_as(&mut self, moved: &Moved) -> bool {
+        let (Some(instance), Some(series)) = (moved.instance(self.instance), moved.series(self.series))
+        else {
+            return false;
+        };
+        (self.instance, self.series) = (instance, series);
+        true
+    }
 }
 
 /// What an event's measurements made.
@@ -81,7 +98,7 @@ struct Taker<'a> {
 
 /// How a worker would take part.
 struct Attach<'a> {
-    key: &'a crate::worker::WorkerKey,
+    key: &'a WorkerKey,
     identity: &'a crate::worker::Identity,
     shown: &'a crate::engine::state::Shown,
     next_source: &'a mut u64,
@@ -126,7 +143,50 @@ impl Attach<'_> {
     }
 }
 
+/// Divides what an engine has measured among others: each instance goes where the first of its workers goes, or where a
+/// worker of that name would. Returns for each of the others what the ids of before have become there.
+pub(crate) fn divide<'a>(
+    from: &mut Engine,
+    workers: impl Iterator<Item = &'a WorkerState>,
+    engines: &mut [Engine],
+    place: impl Fn(&WorkerKey) -> usize,
+) -> Vec<Moved> {
+    let mut moved: Vec<Moved> = engines.iter().map(|_| Moved::default()).collect();
+    let Some(metrics) = from.metrics.take() else { return moved };
+    let mut places: BTreeMap<InstanceId, usize> = BTreeMap::new();
+    for worker in workers {
+        if let Some(instance) = worker.instance {
+            places.entry(instance).or_insert_with(|| place(&worker.key));
+        }
+    }
+    let (instances, last, counters) = metrics.aggregation.into_instances();
+    for (number, engine) in engines.iter_mut().enumerate() {
+        if let Some(metrics) = &mut engine.metrics {
+            metrics.aggregation.follow(last, (number == 0).then_some(&counters));
+        }
+    }
+    for moving in instances {
+        let InstanceKey { node, worker_id } = moving.key();
+        let named = WorkerKey { node: Arc::clone(node), id: Arc::clone(worker_id), pid: None };
+        let place = places.get(&moving.id()).copied().unwrap_or_else(|| place(&named));
+        if let (Some(engine), Some(moved)) = (engines.get_mut(place), moved.get_mut(place))
+            && let Some(metrics) = &mut engine.metrics
+        {
+            metrics.aggregation.take_in(moving, moved);
+        }
+    }
+    moved
+}
+
 impl WorkerState {
+    /// It has come to another engine, where what it measured has these ids; without them it begins anew.
+    pub(crate) fn measure_as(&mut self, moved: &Moved, metrics: Option<&mut Metrics>) {
+        let instance = self.instance.and_then(|instance| moved.instance(instance));
+        self.instance =
+            instance.filter(|instance| metrics.is_some_and(|metrics| metrics.aggregation.rejoin(*instance)));
+        self.pending_events.measure_as(moved);
+    }
+
     /// Measures a standalone event. `waits` says that it may belong to a span.
     pub(crate) fn measure_event(
         &mut self,

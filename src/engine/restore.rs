@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::engine::Engine;
 use crate::engine::constants::WatchedPart;
 use crate::engine::intervals::OPEN_END;
 use crate::engine::ledger::EventLedger;
@@ -29,6 +28,7 @@ use crate::engine::open::OpenSpan;
 use crate::engine::rows::{self, Head, ReadClosed, ReadLeaving, ReadOpen, ReadWorker, Row, VERSION};
 use crate::engine::settings::Settings;
 use crate::engine::state::{Presence, Shared, WorkerState};
+use crate::engine::{Engine, measuring};
 use crate::store::RowKey;
 use crate::time::{Monotonic, Now};
 use crate::worker::{Identity, WorkerKey};
@@ -161,7 +161,8 @@ impl Engine {
     }
 
     /// Divides the workers of other engines anew, where the number of shards has changed. `shard_of` says where a worker
-    /// belongs. Sums and serials go on; which correlation ids are watched is forgotten.
+    /// belongs, and where what was measured of workers that are gone does. Sums and serials go on; which correlation ids are
+    /// watched is forgotten, and a collection that was on its way is over.
     #[must_use]
     pub fn regrouped(
         settings: &Arc<Settings>,
@@ -183,10 +184,13 @@ impl Engine {
             .collect();
         for mut other in others {
             debug_assert!(other.outputs.is_empty(), "outputs are taken before their engine is");
+            let place =
+                |key: &WorkerKey| usize::from(shard_of(key)).min(usize::from(shards.saturating_sub(1)));
             let workers = std::mem::take(&mut other.workers);
-            for (number, state) in workers {
-                let shard = usize::from(shard_of(&state.key)).min(engines.len().saturating_sub(1));
-                if let Some(engine) = engines.get_mut(shard) {
+            let moved = measuring::divide(&mut other, workers.values(), &mut engines, place);
+            for (number, mut state) in workers {
+                if let Some(engine) = engines.get_mut(place(&state.key)) {
+                    state.measure_as(&moved[place(&state.key)], engine.metrics.as_mut());
                     let own = engine.next_number;
                     engine.next_number += 1;
                     engine.put_in(own, state, other.deadlines.get(&number).copied());

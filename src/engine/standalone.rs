@@ -17,6 +17,7 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::measuring::{Measurements, Ticket};
 use crate::engine::memory::TokenHolder;
 use crate::engine::metadata::Reader;
+use crate::engine::metrics::aggregation::Moved;
 use crate::engine::metrics::mapping::Fate;
 use crate::engine::naming::Name;
 use crate::engine::nesting::Standing;
@@ -62,7 +63,7 @@ impl Rest {
 
     fn size_bytes(&self) -> usize {
         let record = self.record.as_ref().map_or(0, |record| record.size_bytes());
-        record + self.tickets.capacity() * size_of::<Ticket>()
+        record + self.tickets.len() * size_of::<Ticket>()
     }
 }
 
@@ -126,6 +127,14 @@ impl PendingEvents {
     /// Puts back what waited before a restart.
     pub(crate) fn restore(&mut self, events: BTreeMap<u64, (Monotonic, Box<Pending>)>) {
         for (seq, (deadline, pending)) in events {
+            self.insert(seq, deadline, *pending);
+        }
+    }
+
+    /// What was measured has other ids now.
+    pub(crate) fn measure_as(&mut self, moved: &Moved) {
+        for (seq, (deadline, mut pending)) in std::mem::take(self).events {
+            pending.rest.tickets.retain_mut(|ticket| ticket.measure_as(moved));
             self.insert(seq, deadline, *pending);
         }
     }

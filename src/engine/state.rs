@@ -113,6 +113,8 @@ pub(crate) struct Shown {
     pub(crate) worker_id: Arc<str>,
     pub(crate) pool: Option<Arc<str>>,
     pub(crate) pid: Option<u32>,
+    /// How often metadata changed the id or the pool.
+    changes: u8,
     /// Made with the first exported span; nothing changes after.
     pub(crate) source: Option<Arc<Source>>,
 }
@@ -125,8 +127,13 @@ impl WorkerState {
         runs_one_at_a_time: bool,
         has_one_timeout: bool,
     ) -> Self {
-        let shown =
-            Shown { worker_id: Arc::clone(&key.id), pool: identity.pool.clone(), pid: key.pid, source: None };
+        let shown = Shown {
+            worker_id: Arc::clone(&key.id),
+            pool: identity.pool.clone(),
+            pid: key.pid,
+            changes: 0,
+            source: None,
+        };
         Self {
             id_prefix: ids::worker_prefix(&key),
             key,
@@ -303,8 +310,12 @@ impl WorkerState {
                 _ => {}
             }
         }
-        if is_changed {
+        if is_changed && cx.metrics.is_some() {
             self.detach(cx);
+            self.shown.changes += 1;
+            if self.shown.changes >= MAX_SHOWN_CHANGES {
+                self.source(cx.next_source);
+            }
         }
     }
 
@@ -482,6 +493,9 @@ impl WorkerState {
         oldest.is_some()
     }
 }
+
+/// How often metadata may change how a worker is shown while it is measured: each change makes another instance.
+const MAX_SHOWN_CHANGES: u8 = 16;
 
 /// What metadata may put into a resource attribute, in bytes.
 const MAX_SHOWN_BYTES: usize = 255;

@@ -15,6 +15,7 @@ mod http;
 mod lines;
 pub(crate) mod peer;
 pub(crate) mod pki;
+mod signals;
 mod store;
 mod tls;
 mod transports;

@@ -6,6 +6,8 @@
 mod export;
 mod files;
 mod idle;
+mod points;
+mod records;
 mod spans;
 mod transport;
 
@@ -44,7 +46,23 @@ async fn every_variable_does_what_the_table_says() -> Result<()> {
         Box::pin(spans::the_log_has_its_level()),
         Box::pin(files::a_file_says_everything()),
         Box::pin(idle::what_has_no_effect_changes_nothing()),
+        Box::pin(points::the_options_of_metrics_beat_the_generic_ones()),
+        Box::pin(points::a_request_of_metrics_has_the_least_of_its_time_outs()),
+        Box::pin(points::metrics_are_collected_once_an_interval()),
+        Box::pin(points::the_console_shows_points()),
+        Box::pin(points::counters_and_histograms_may_be_differences()),
+        Box::pin(points::histograms_may_be_exponential()),
+        Box::pin(points::exemplars_may_be_switched_off()),
+        Box::pin(records::the_options_of_logs_beat_the_generic_ones()),
+        Box::pin(records::a_request_of_records_has_the_least_of_its_time_outs()),
+        Box::pin(records::records_wait_for_their_delay()),
+        Box::pin(records::records_have_their_batches()),
+        Box::pin(records::records_have_their_queue()),
+        Box::pin(records::the_console_shows_records()),
+        Box::pin(records::records_have_their_limits()),
+        Box::pin(records::exceptions_may_be_records()),
         Box::pin(transport::certificates_protect_the_way()),
+        Box::pin(transport::certificates_protect_the_way_of_other_signals()),
         Box::pin(transport::json_goes_over_http()),
         Box::pin(transport::json_goes_to_standard_output()),
     ];

@@ -256,3 +256,29 @@ async fn what_the_sampler_leaves_out_is_counted_and_not_sent() {
     assert_eq!(sent.trace_state, "vendor=8");
     assert_eq!(store.held.lock().unwrap().sums.refused, BTreeMap::from([("sampled_out".to_owned(), 2)]));
 }
+
+/// The fate of a metric is that of its points, and it is settled by its one ordinal.
+#[tokio::test]
+async fn metrics_outlive_the_program_with_all_their_points() {
+    let store = MemoryStore::new(false);
+    let metrics = |exporter: &Running| {
+        let metrics = vec![metric("a", 3), metric("b", 4)];
+        exporter.handle.export_metrics(metrics, Some((0, 0)), Commit(0));
+    };
+    let parts = || Parts { signal: Some(Signal::Metrics), ..store.parts() };
+    let exporter = start(settings(Protocol::Grpc, &format!("http://{}", nobody())), parts());
+    metrics(&exporter);
+    let snapshot = exporter.handle.shutdown(Duration::from_millis(50)).await;
+    assert_eq!((snapshot.made, snapshot.spooled, snapshot.refused_total()), (7, 7, 0), "{snapshot:?}");
+    {
+        let held = store.held.lock().unwrap();
+        let origins: Vec<_> =
+            held.batches.values().flat_map(|(entry, _)| entry.origins.iter().cloned()).collect();
+        assert_eq!(origins, [Origin { shard: 0, ordinals: 0..2 }]);
+    }
+    let exporter = start(ExporterSettings::new(Destination::Console), parts());
+    assert_eq!(exporter.handle.snapshot().spooled, 7);
+    let snapshot = exporter.until(|snapshot| snapshot.exported == 7).await;
+    assert!(snapshot.adds_up());
+    assert_eq!(store.held.lock().unwrap().sums.exported, 7);
+}

@@ -1,5 +1,7 @@
 //! The real Collector takes what the bridge sends by each transport, however it is compressed and protected.
 
+mod signals;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -123,16 +125,23 @@ impl Collector {
                 "  otlp/{name}: {{protocols: {{grpc: {{endpoint: \"{grpc}\"{tls}}}, http: {{endpoint: \"{http}\"{tls}}}}}}}\n"
             )
         };
+        let pipeline = |signal: &str| {
+            format!(
+                "    {signal}: {{receivers: [otlp/plain, otlp/tls, otlp/mutual], exporters: [otlp_http/sink]}}\n"
+            )
+        };
         let configuration = format!(
             "extensions:\n  health_check: {{endpoint: \"{health}\"}}\n\
              receivers:\n{}{}{}\
              exporters:\n  otlp_http/sink: {{endpoint: \"{}\", sending_queue: {{enabled: false}}}}\n\
-             service:\n  extensions: [health_check]\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    traces: \
-             {{receivers: [otlp/plain, otlp/tls, otlp/mutual], exporters: [otlp_http/sink]}}\n",
+             service:\n  extensions: [health_check]\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n{}{}{}",
             receiver("plain", &plain, ""),
             receiver("tls", &tls, &format!(", tls: {{{own}}}")),
             receiver("mutual", &mutual, &format!(", tls: {{{own}, client_ca_file: {}}}", file("ca.pem"))),
             sink.url(),
+            pipeline("traces"),
+            pipeline("metrics"),
+            pipeline("logs"),
         );
         let path = folder.path().join("collector.yaml");
         fs::write(&path, configuration)?;

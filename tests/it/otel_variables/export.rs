@@ -36,7 +36,7 @@ pub(super) async fn request(sink: &Sink) -> Result<Received> {
     until("a request", LIMIT, async || Ok(sink.received().first().cloned())).await
 }
 
-fn header(received: &Received, name: &str) -> Option<String> {
+pub(super) fn header<R>(received: &Received<R>, name: &str) -> Option<String> {
     received.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 

@@ -21,6 +21,7 @@ use super::export::{LIMIT, send_spans, start};
 use super::{Pair, Seen, names};
 use crate::support::sink::Sink;
 use crate::support::until;
+use crate::support::worker::{event, wall};
 
 /// Who issues certificates, into a folder.
 struct Authority {
@@ -136,6 +137,43 @@ pub(super) async fn certificates_protect_the_way() -> Result<Seen> {
         until("a span", LIMIT, async || Ok((sink.received().len() == arrived).then_some(()))).await?;
     }
     Ok([names(&generic), names(&traces)].concat())
+}
+
+/// The files of a signal beat the generic ones, for each signal.
+pub(super) async fn certificates_protect_the_way_of_other_signals() -> Result<Seen> {
+    let (ours, others) = (Authority::new()?, Authority::new()?);
+    ours.issue("server")?;
+    ours.issue("client")?;
+    others.issue("client")?;
+    let sink = Sink::http().await?;
+    let mut tasks = JoinSet::new();
+    let port = ours.front(sink.address.to_string(), &mut tasks).await?;
+    let endpoint = format!("https://localhost:{port}");
+    let [ca, key, certificate] = ["ca.pem", "client.key", "client.pem"].map(|name| ours.shown(name));
+    let [wrong_ca, wrong_key, wrong_certificate] =
+        ["ca.pem", "client.key", "client.pem"].map(|name| others.shown(name));
+    let own = [
+        ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", &*ca),
+        ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", &*key),
+        ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", &*certificate),
+        ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", &*ca),
+        ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", &*key),
+        ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", &*certificate),
+    ];
+    let generic = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", &*wrong_ca),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &*wrong_key),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &*wrong_certificate),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "200"),
+    ];
+    let (_bridge, worker) = start(&[&own[..], &generic[..]].concat()).await?;
+    send_spans(&worker, 1).await?;
+    worker.send(&event("worker.ready", "", wall())).await?;
+    sink.metric_of("worker_1", "snakepit.python.operation_0.duration", LIMIT).await?;
+    sink.records_of("worker_1", 1, LIMIT).await?;
+    ensure!(sink.received().is_empty(), "spans have the generic files, which nobody trusts");
+    Ok(names(&own))
 }
 
 /// `http/json` is OTLP/JSON over HTTP.

@@ -142,11 +142,6 @@ impl Sink {
         locked(&self.state).traces.answers.extend(answers);
     }
 
-    /// What is said to the next requests with metrics.
-    pub(crate) fn answer_metrics(&self, answers: impl IntoIterator<Item = Answer>) {
-        locked(&self.state).metrics.answers.extend(answers);
-    }
-
     /// All requests with spans so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         locked(&self.state).traces.received.clone()

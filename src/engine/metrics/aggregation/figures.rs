@@ -72,7 +72,7 @@ pub(crate) enum OverflowLimit {
 
 /// What is counted; it goes on after a restart.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     overflowed: u64,
     overflowed_instruments: Vec<(Arc<str>, u64)>,
     pub(super) conflicts: u64,
@@ -87,6 +87,26 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Adds what another shard counted. What was said may be said again.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.overflowed += other.overflowed;
+        for (name, count) in &other.overflowed_instruments {
+            let known = self.overflowed_instruments.iter().position(|(own, _)| own == name);
+            match known {
+                Some(at) => self.overflowed_instruments[at].1 += count,
+                None if self.overflowed_instruments.len() < MAX_OVERFLOWED_NAMES => {
+                    self.overflowed_instruments.push((Arc::clone(name), *count));
+                }
+                None => {}
+            }
+        }
+        self.conflicts += other.conflicts;
+        self.no_room += other.no_room;
+        self.negative += other.negative;
+        self.expired += other.expired;
+        self.unsaid += other.unsaid;
+    }
+
     pub(super) fn overflow(&mut self, name: &Arc<str>) {
         self.overflowed += 1;
         let is_same = |own: &Arc<str>| Arc::ptr_eq(own, name) || own == name;
@@ -109,6 +129,27 @@ impl Counters {
         }
         self.said.insert(about);
         self.notices.push(notice());
+    }
+}
+
+impl AggregationFigures {
+    /// Adds those of another shard.
+    pub fn add(&mut self, other: &Self) {
+        self.instances += other.instances;
+        self.instruments += other.instruments;
+        self.series += other.series;
+        self.overflowed += other.overflowed;
+        for (name, count) in &other.overflowed_instruments {
+            match self.overflowed_instruments.iter_mut().find(|(own, _)| own == name) {
+                Some((_, own)) => *own += count,
+                None => self.overflowed_instruments.push((Arc::clone(name), *count)),
+            }
+        }
+        self.conflicts += other.conflicts;
+        self.no_room += other.no_room;
+        self.negative += other.negative;
+        self.expired += other.expired;
+        self.unsaid += other.unsaid;
     }
 }
 
