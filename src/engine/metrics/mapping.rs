@@ -7,7 +7,7 @@
 //! | only such that are not finite | nothing |
 //!
 //! A finished span becomes one of `<prefix>.<operation>.duration` in seconds, and one for each other number that it was sent
-//! with. Which instrument a measurement has is said by the first rule that matches, else by [`shape`]. Pure: the same names
+//! with. Which instrument a measurement has is said by the first rule that matches, else by `shape`. Pure: the same names
 //! and settings give the same instruments, whatever is remembered.
 
 mod bounds;

@@ -17,10 +17,13 @@ const MAX_INSTRUMENTS: usize = 65_536;
 /// Once nothing could be freed, so many are refused before it is tried again: trying looks at every one.
 const REFUSALS_A_TRY: usize = 4096;
 
+/// Instruments whose names have one hash, with their numbers.
+type Alike = SmallVec<[(u32, Arc<Instrument>); 1]>;
+
 /// Every instrument, by the hash of its name.
 #[derive(Debug, Default)]
 pub(super) struct Instruments {
-    by_name: HashMap<u64, SmallVec<[(u32, Arc<Instrument>); 1]>>,
+    by_name: HashMap<u64, Alike>,
     len: usize,
     next: u32,
     /// Refusals until the next try.

@@ -37,7 +37,7 @@ fn made(event: &str, measurement: &str) -> Arc<Instrument> {
         bench.mapping.span(&name, &attributes, 1, |measured| last = Some(Arc::clone(measured.instrument)));
     } else {
         let name = bench.name(event.trim_matches('`'));
-        let measurements = (measurement != "-").then_some((measurement, Value::Int(1)));
+        let measurements = (measurement != "-").then_some((measurement, Int(1)));
         let event = Event { measurements: measurements.into_iter().collect(), ..Event::default() };
         bench.mapping.event(&name, &event, |measured| last = Some(Arc::clone(measured.instrument)));
     }
