@@ -54,7 +54,7 @@ fn write_metric_fields(out: &mut Vec<u8>, metric: &Metric) {
             };
             let write = |out: &mut Vec<u8>, point: &Point<Buckets>| write_buckets_point(out, point, bounds);
             write_points(out, key(9, LENGTH), points, write, |out| {
-                write_temporality(out, metric.temporality)
+                write_temporality(out, metric.temporality);
             });
         }
         Points::Exponential(points) => {

@@ -128,11 +128,10 @@ pub(super) async fn records_have_their_limits() -> Result<Seen> {
     let attributes = &records[0].attributes;
     assert_eq!(attributes.len(), 2, "{attributes:?}");
     ensure!(records[0].dropped_attributes_count >= 2, "{:?}", records[0]);
-    let longest =
-        attributes.iter().filter_map(|attribute| match attribute.value.as_ref()?.value.as_ref()? {
-            Value::StringValue(text) => Some(text.chars().count()),
-            _ => None,
-        });
+    let longest = attributes.iter().filter_map(|attribute| {
+        let Some(Value::StringValue(text)) = attribute.value.as_ref()?.value.as_ref() else { return None };
+        Some(text.chars().count())
+    });
     assert_eq!(longest.max(), Some(4), "{attributes:?}");
     Ok(names(&limits))
 }
