@@ -377,6 +377,12 @@ impl Engine {
         (found, total)
     }
 
+    /// How long the oldest open span has been open; 0 if there is none.
+    #[must_use]
+    pub fn oldest_open_age_ns(&self, now: Now) -> u64 {
+        self.workers.values().map(|state| report::oldest_open_age_ns(state, now)).max().unwrap_or(0)
+    }
+
     /// Open spans of this shard, and the bytes of all that waits for something.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {

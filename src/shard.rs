@@ -83,6 +83,8 @@ pub enum ShardMessage {
     },
     /// The admin API asks.
     Events(oneshot::Sender<Vec<EventReport>>),
+    /// The admin API asks how long the oldest open span has been open, in nanoseconds; 0 if there is none.
+    OldestOpenAge(oneshot::Sender<u64>),
     /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
     /// none if nothing has happened since the last one.
     Checkpoint(oneshot::Sender<Option<Commit>>),

@@ -33,6 +33,7 @@ pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) 
 pub(super) async fn collect(state: &AdminState) -> Result<Vec<Family>, Problem> {
     let ledger = ledger::read(state).await?;
     let measured = ask(&state.shards, ShardMessage::Metrics).await?;
+    let oldest = ask(&state.shards, ShardMessage::OldestOpenAge).await?;
     let held = state.capacity.held();
     let figures = Figures {
         ready: state.readiness.state() == readiness::State::Serving,
@@ -41,6 +42,7 @@ pub(super) async fn collect(state: &AdminState) -> Result<Vec<Family>, Problem> 
         open_bytes: held.open_bytes as u64,
         measured,
         collections: (state.collections)(),
+        oldest_open_age_ns: oldest.into_iter().max().unwrap_or(0),
         receiver: (state.receiver)(),
     };
     Ok(figures.families())
@@ -56,6 +58,7 @@ struct Figures {
     /// Of each shard.
     measured: Vec<MetricFigures>,
     collections: Option<CollectionFigures>,
+    oldest_open_age_ns: u64,
     receiver: ReceiverFigures,
 }
 
@@ -194,7 +197,7 @@ impl Figures {
         ]
     }
 
-    fn spans(&self) -> [Family; 8] {
+    fn spans(&self) -> [Family; 9] {
         let export = &self.ledger.export;
         [
             counter("snakepit_bridge_spans_made", "Finished spans.", self.ledger.spans_made()),
@@ -217,6 +220,12 @@ impl Figures {
             gauge("snakepit_bridge_spans_spooled", "Spans that wait on disk.", export.traces.spooled),
             gauge("snakepit_bridge_open_spans", "Starts without an end.", self.open_spans),
             gauge("snakepit_bridge_open_span_bytes", "What they take in memory.", self.open_bytes),
+            Family {
+                name: "snakepit_bridge_open_spans_oldest_age_seconds",
+                kind: Kind::Gauge,
+                help: "How long the oldest has been open; 0 if none is.",
+                samples: vec![Sample { labels: Vec::new(), value: Value::Nanos(self.oldest_open_age_ns) }],
+            },
         ]
     }
 
@@ -567,6 +576,7 @@ mod tests {
             open_bytes: 0,
             measured: Vec::new(),
             collections: None,
+            oldest_open_age_ns: 0,
             receiver: ReceiverFigures::default(),
         }
     }

@@ -262,7 +262,9 @@ async fn a_question_about_events_that_cannot_be_understood_names_the_parameter()
 
 #[tokio::test]
 async fn metrics_say_the_same_as_the_ledger() {
-    let bridge = Bridge::start(vec![Shard::of_events(9)]);
+    let older = Shard { open: vec![open_span(1, 1_500_000_000)], ..Shard::of_events(9) };
+    let younger = Shard { open: vec![open_span(2, 7)], ..Shard::default() };
+    let bridge = Bridge::start(vec![older, younger]);
 
     let response = bridge.get("/metrics").await;
 
@@ -443,6 +445,10 @@ impl Shard {
                     sender.send((self.open.clone(), self.open.len() as u64)).unwrap();
                 }
                 ShardMessage::Events(sender) => sender.send(self.events.clone()).unwrap(),
+                ShardMessage::OldestOpenAge(sender) => {
+                    let oldest = self.open.iter().map(|span| span.age_ns).max();
+                    sender.send(oldest.unwrap_or(0)).unwrap();
+                }
                 other @ (ShardMessage::Opened { .. }
                 | ShardMessage::Messages { .. }
                 | ShardMessage::Closed { .. }

@@ -195,6 +195,11 @@ pub(crate) fn worker(state: &WorkerState) -> WorkerReport {
     }
 }
 
+/// How long the worker's oldest open span has been open; 0 if there is none.
+pub(crate) fn oldest_open_age_ns(state: &WorkerState, now: Now) -> u64 {
+    state.open.iter().next().map_or(0, |(_, span)| now.mono.since(span.arrived))
+}
+
 pub(crate) fn open_spans(
     state: &WorkerState,
     query: &OpenSpanQuery,

@@ -206,6 +206,9 @@ impl ShardTask {
             ShardMessage::Events(answer) => {
                 let _ = answer.send(engine.event_reports());
             }
+            ShardMessage::OldestOpenAge(answer) => {
+                let _ = answer.send(engine.oldest_open_age_ns(now));
+            }
             ShardMessage::Checkpoint(answer) => {
                 self.pass_on(engine);
                 let _ = answer.send(self.checkpoint(engine));

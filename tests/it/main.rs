@@ -1,4 +1,5 @@
-//! Integration tests of the bridge as it is shipped: the binary, real workers, the real Collector and the real Jaeger.
+//! Integration tests of the bridge as it is shipped: the binary, real workers, the real Collector, the real Jaeger
+//! and the real Prometheus.
 
 mod bad_input;
 mod demo;
@@ -7,6 +8,7 @@ mod engine;
 mod export;
 mod faults;
 mod lifecycle;
+mod metrics;
 mod otel_variables;
 mod own_telemetry;
 mod start;

@@ -12,6 +12,7 @@ pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod points;
 pub(crate) mod process;
+pub(crate) mod prometheus;
 pub(crate) mod python;
 pub(crate) mod sink;
 pub(crate) mod truth;
@@ -88,7 +89,17 @@ pub(crate) fn free_addresses<const N: usize>() -> Result<[String; N]> {
 ///
 /// When there is no answer, or one of another status than 200.
 pub(crate) async fn fetch(url: &str) -> Result<String> {
-    let response = reqwest::get(url).await.with_context(|| format!("failed to ask {url}"))?;
+    fetch_as(url, "*/*").await
+}
+
+/// The answer's body, in a format of this media type.
+///
+/// # Errors
+///
+/// When there is no answer, or one of another status than 200.
+pub(crate) async fn fetch_as(url: &str, accept: &str) -> Result<String> {
+    let request = reqwest::Client::new().get(url).header("accept", accept);
+    let response = request.send().await.with_context(|| format!("failed to ask {url}"))?;
     let status = response.status();
     let body = response.text().await.with_context(|| format!("failed to read the answer of {url}"))?;
     ensure!(status == 200, "{url} answered {status}: {body}");

@@ -339,6 +339,10 @@ impl Bench {
         assert!(ledger.adds_up(), "{ledger:?}");
     }
 
+    pub(crate) fn oldest_open_age(&self) -> Duration {
+        Duration::from_nanos(self.engine.oldest_open_age_ns(self.now))
+    }
+
     /// Makes all points of a collection of now.
     pub(crate) fn measured(&mut self) -> &[Metric] {
         self.metrics.clear();

@@ -236,7 +236,9 @@ fn a_worker_that_does_not_come_back_loses_its_open_spans() {
     bench.disconnect(STREAM);
     bench.pass(Duration::from_millis(4_900));
     assert_eq!(bench.ledger().pending, 1, "within the grace period");
+    assert_eq!(bench.oldest_open_age(), Duration::from_millis(6_900), "on the bridge's clock");
     bench.pass(Duration::from_millis(200));
+    assert_eq!(bench.oldest_open_age(), Duration::ZERO, "none is open");
     let span = bench.only_span();
     assert_eq!(text(&span, "snakepit.span.incomplete"), Some("worker_lost"));
     assert_eq!(

@@ -22,6 +22,8 @@ pub(crate) struct Peers {
     pub(crate) otlp_grpc: String,
     /// Where the Collector takes OTLP over HTTP, as a URL.
     pub(crate) otlp_http: String,
+    /// Where the Collector shows metrics to Prometheus, `host:port`.
+    pub(crate) prometheus_page: String,
     /// What the Collector's `otlp_grpc/jaeger` feeds.
     pub(crate) jaeger: Jaeger,
     /// What the Collector's `otlp_grpc/tempo` feeds.
@@ -37,15 +39,25 @@ impl Peers {
     ///
     /// When they are not built (the message says what to run), or one does not get ready.
     pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// As [`start`](Self::start), with YAML that is merged into the Collector's configuration.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub(crate) async fn start_with(more: Option<&str>) -> Result<Self> {
         let programs = Programs::find()?;
         let (first, jaeger, jaeger_otlp) = retried(async || start_jaeger(&programs).await).await?;
         let (second, tempo_stand_in, tempo_otlp) = retried(async || start_jaeger(&programs).await).await?;
         // Last, so that it does not begin with retries.
-        let (collector, otlp_grpc, otlp_http) =
-            retried(async || start_collector(&programs, &jaeger_otlp, &tempo_otlp).await).await?;
+        let (collector, [otlp_grpc, otlp_http, prometheus_page]) =
+            retried(async || start_collector(&programs, &jaeger_otlp, &tempo_otlp, more).await).await?;
         Ok(Self {
-            otlp_grpc,
-            otlp_http,
+            otlp_grpc: format!("http://{otlp_grpc}"),
+            otlp_http: format!("http://{otlp_http}"),
+            prometheus_page,
             jaeger,
             tempo_stand_in,
             _collector: collector,
@@ -72,6 +84,8 @@ pub(crate) async fn collector_with(configuration: &Path, health: &str) -> Result
 pub(crate) struct Programs {
     pub(crate) otelcol: PathBuf,
     jaeger: PathBuf,
+    pub(crate) prometheus: PathBuf,
+    pub(crate) promtool: PathBuf,
 }
 
 impl Programs {
@@ -84,7 +98,12 @@ impl Programs {
             let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
             line.map(PathBuf::from).with_context(|| format!("scripts/peers.sh names no {name}"))
         };
-        Ok(Self { otelcol: path("otelcol")?, jaeger: path("jaeger")? })
+        Ok(Self {
+            otelcol: path("otelcol")?,
+            jaeger: path("jaeger")?,
+            prometheus: path("prometheus")?,
+            promtool: path("promtool")?,
+        })
     }
 }
 
@@ -107,8 +126,9 @@ async fn start_collector(
     programs: &Programs,
     jaeger: &str,
     tempo: &str,
-) -> Result<(Process, String, String)> {
-    let [health, grpc, http] = free_addresses()?;
+    more: Option<&str>,
+) -> Result<(Process, [String; 3])> {
+    let [health, grpc, http, prometheus] = free_addresses()?;
     let mut command = Command::new(&programs.otelcol);
     command
         .arg("--config")
@@ -116,11 +136,13 @@ async fn start_collector(
         .env("COLLECTOR_HEALTH_LISTEN", &health)
         .env("COLLECTOR_OTLP_GRPC_LISTEN", &grpc)
         .env("COLLECTOR_OTLP_HTTP_LISTEN", &http)
+        .env("COLLECTOR_PROMETHEUS_LISTEN", &prometheus)
         .env("JAEGER_OTLP_GRPC_ENDPOINT", jaeger)
-        .env("TEMPO_OTLP_GRPC_ENDPOINT", tempo);
+        .env("TEMPO_OTLP_GRPC_ENDPOINT", tempo)
+        .args(more.map(|yaml| format!("--config=yaml:{yaml}")));
     let mut process = Process::spawn("otelcol", &mut command)?;
     ready(&mut process, "the Collector", &format!("http://{health}/")).await?;
-    Ok((process, format!("http://{grpc}"), format!("http://{http}")))
+    Ok((process, [grpc, http, prometheus]))
 }
 
 /// Waits until a program answers.

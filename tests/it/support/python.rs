@@ -57,6 +57,22 @@ impl Python {
         Client::start("worker.py", &mut command)
     }
 
+    /// Starts the worker that is measured; `arguments` as `measured.py --help` has them.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started.
+    pub(crate) fn measured(&self, address: &str, truth: &Path, arguments: &[&str]) -> Result<Client> {
+        let mut command = self.command("measured.py");
+        command
+            .args(["--address", address, "--truth"])
+            .arg(truth)
+            .arg("--stubs")
+            .arg(self.stubs())
+            .args(arguments);
+        Client::start("measured.py", &mut command)
+    }
+
     /// Starts a program that runs foreign code as a worker.
     ///
     /// # Errors
