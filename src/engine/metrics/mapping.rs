@@ -250,11 +250,11 @@ impl Mapping {
         reports
     }
 
-    /// Plans hold instruments that no series has. Where those are in the way, all are forgotten.
+    /// Plans hold instruments that no series has. Where those are in the way, all are forgotten, once.
     fn keep_room(&mut self) {
-        if self.instruments.is_refusing() {
+        if self.instruments.take_full() {
             self.plans.clear();
-            self.instruments.make_room();
+            self.instruments.sweep();
         }
     }
 }
