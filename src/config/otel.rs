@@ -278,7 +278,11 @@ impl OtelSettings {
         };
         ExporterSettings {
             batch: BatchSettings { max_items, max_bytes: DEFAULT_MAX_BATCH_BYTES, delay },
-            queue: QueueSettings { max_items: batches.max_queue_size.value, ..QueueSettings::default() },
+            queue: QueueSettings {
+                max_items: batches.max_queue_size.value,
+                in_order: signal == Signal::Metrics,
+                ..QueueSettings::default()
+            },
             request_timeout: limit(otlp.timeout.value).min(limit(batches.export_timeout.value)),
             resource: ResourceSettings {
                 service_name: self.service_name.value.clone(),

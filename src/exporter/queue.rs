@@ -51,13 +51,27 @@ pub struct QueueSettings {
     /// Bytes on disk, where there is a state directory. A checkpoint keeps all that is in memory even so, so up to
     /// `max_bytes` may come on top.
     pub max_spool_bytes: u64,
+    /// Batches go one by one, the oldest first, for a peer that refuses what is older than what it has: Prometheus takes no
+    /// point before the last one of its series, and throws away the whole request.
+    pub in_order: bool,
 }
 
 impl Default for QueueSettings {
     fn default() -> Self {
-        Self { max_bytes: DEFAULT_MAX_QUEUE_BYTES, max_items: None, max_spool_bytes: DEFAULT_MAX_SPOOL_BYTES }
+        Self {
+            max_bytes: DEFAULT_MAX_QUEUE_BYTES,
+            max_items: None,
+            max_spool_bytes: DEFAULT_MAX_SPOOL_BYTES,
+            in_order: false,
+        }
     }
 }
+
+/// Where order counts, a batch that failed so often may be passed, so that one that no peer will ever take costs itself alone.
+/// While the peer is away it is passed as well, but seldom: a quarter of all tries are another's.
+const FAILURES_BEFORE_PASSED: u32 = 8;
+/// It is passed after each so many failures.
+const FAILURES_BETWEEN_PASSES: u32 = 4;
 
 /// Names a batch; a larger one is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,7 +227,7 @@ impl Queue {
     /// The batch whose turn it is, with `ways` in all; it is in flight from now on. `reserves`: a way is kept for what is
     /// filled next.
     pub fn begin(&mut self, ways: usize, reserves: bool, now: Monotonic) -> Option<(BatchId, &Entry)> {
-        let (id, lane) = self.lanes.choose(ways, reserves, self.loading.first().copied())?;
+        let (id, lane) = self.next(ways, reserves)?;
         self.displace(id);
         self.lanes.took_off(lane);
         let entry = self.entries.get_mut(&id)?;
@@ -228,11 +242,36 @@ impl Queue {
     /// When [`begin`](Self::begin) may have something, if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self, ways: usize, reserves: bool) -> Option<Monotonic> {
-        if self.lanes.choose(ways, reserves, self.loading.first().copied()).is_some() {
+        if self.next(ways, reserves).is_some() {
             return Some(Monotonic::default());
         }
         // With every way taken, an answer is what happens next.
         self.delayed.first().map(|(at, _)| *at).filter(|_| self.lanes.in_flight() < ways)
+    }
+
+    fn next(&self, ways: usize, reserves: bool) -> Option<(BatchId, Lane)> {
+        if self.settings.in_order {
+            return self.next_in_order();
+        }
+        self.lanes.choose(ways, reserves, self.loading.first().copied())
+    }
+
+    /// The oldest batch, if it may be sent now and none is in flight. One that fails again and again is passed now and then:
+    /// the fault may be its own.
+    fn next_in_order(&self) -> Option<(BatchId, Lane)> {
+        if self.lanes.in_flight() > 0 {
+            return None;
+        }
+        for (id, entry) in &self.entries {
+            match entry.place {
+                Place::Lane(lane) => return Some((*id, lane)),
+                Place::Delayed(_) if entry.may_be_passed() => {}
+                Place::Delayed(_) | Place::Held(_) | Place::Absent | Place::Loading | Place::Flying(_) => {
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// Lets those go on whose time has come.
@@ -265,8 +304,9 @@ impl Queue {
         self.lanes.landed(lane);
         entry.place = Place::Delayed(entry.not_before);
         self.delayed.insert((entry.not_before, id));
-        // What came from the disk waits there: it would take the room of those that are read next.
-        if entry.is_loaded {
+        // What came from the disk waits there: it would take the room of those that are read next. Where order counts these
+        // wait for it.
+        if entry.is_loaded && !self.settings.in_order {
             self.leave(id);
         } else {
             self.disk.resident.insert(id);
@@ -487,6 +527,11 @@ impl Entry {
     /// New, and neither tried nor read from disk.
     pub fn is_live(&self, now: Monotonic) -> bool {
         self.failures == 0 && !self.is_loaded && self.age.at(now) < LIVE_FOR
+    }
+
+    /// Where order counts: whether those behind it are tried while it waits.
+    fn may_be_passed(&self) -> bool {
+        self.failures >= FAILURES_BEFORE_PASSED && self.failures.is_multiple_of(FAILURES_BETWEEN_PASSES)
     }
 
     fn lane(&self, era: u64, now: Monotonic) -> Lane {

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::SpoolEntry;
 
 fn queue(max_bytes: usize, max_items: Option<u64>) -> Queue {
-    Queue::new(QueueSettings { max_bytes, max_items, max_spool_bytes: 1000 })
+    Queue::new(QueueSettings { max_bytes, max_items, max_spool_bytes: 1000, in_order: false })
 }
 
 fn batch(bytes: usize) -> Batch {
@@ -171,4 +171,73 @@ fn pieces_stand_where_the_whole_stood() {
     let smaller = queue.replace(pieces[0], &whole, vec![batch(2), batch(2)], Monotonic(0));
     let order: Vec<_> = std::iter::from_fn(|| begin(&mut queue, 0)).collect();
     assert_eq!(order, [smaller[0], smaller[1], pieces[1], second]);
+}
+
+fn in_order() -> Queue {
+    Queue::new(QueueSettings { in_order: true, ..QueueSettings::default() })
+}
+
+/// Where order counts, the oldest goes first, alone, and those behind it wait until its fate is known.
+#[test]
+fn batches_in_order_do_not_overtake_one_another() {
+    let mut queue = in_order();
+    let ids: Vec<_> = [1, 2, 3].map(|bytes| queue.push(batch(bytes), at(0))).into();
+    assert_eq!(begin(&mut queue, 0), Some(ids[0]));
+    assert_eq!(begin(&mut queue, 0), None, "one is in flight");
+    queue.put_back(ids[0], Monotonic(0), |_| nanos(100));
+    assert_eq!(begin(&mut queue, 99), None, "the oldest waits, and the others with it");
+    assert_eq!(queue.poll_timeout(9, false), Some(Monotonic(100)));
+    assert_eq!(begin(&mut queue, 100), Some(ids[0]));
+    queue.finish(ids[0]).unwrap();
+    assert_eq!(begin(&mut queue, 100), Some(ids[1]));
+}
+
+/// A batch that no peer will ever take does not hold up the others for ever.
+#[test]
+fn a_batch_that_fails_by_itself_is_passed() {
+    let mut queue = in_order();
+    let poisoned = queue.push(batch(1), at(0));
+    let other = queue.push(batch(2), at(0));
+    let mut now = 0;
+    let mut tries = 0;
+    loop {
+        match begin(&mut queue, now) {
+            Some(id) if id == poisoned => {
+                tries += 1;
+                queue.put_back(id, Monotonic(now), |_| nanos(100));
+            }
+            Some(id) => {
+                assert_eq!(id, other);
+                break;
+            }
+            None => now += 50,
+        }
+    }
+    assert_eq!(tries, FAILURES_BEFORE_PASSED);
+}
+
+/// What comes back from the disk, failed, keeps its room: those that were read after it wait for it.
+#[test]
+fn what_was_read_in_order_stays_in_memory() {
+    let mut queue = in_order();
+    queue.note_store(Commit(0), true, Monotonic(0));
+    for id in 1..=2 {
+        let entry = SpoolEntry {
+            id: SpoolId(id),
+            signal: crate::exporter::signal::Signal::Metrics,
+            items: 1,
+            bytes: 10,
+            filled_at: UnixNanos(0),
+            origins: Origins::new(),
+        };
+        queue.recover(&entry, at(0));
+    }
+    assert_eq!(begin(&mut queue, 0), None, "nothing was read yet");
+    for name in queue.next_loads(0) {
+        queue.loaded(name, Some(Bytes::from(vec![0; 10])), Monotonic(0));
+    }
+    let first = begin(&mut queue, 0).unwrap();
+    queue.put_back(first, Monotonic(0), |_| nanos(100));
+    assert!(queue.next_loads(0).is_empty());
+    assert_eq!(begin(&mut queue, 100), Some(first));
 }

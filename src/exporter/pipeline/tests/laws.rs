@@ -51,7 +51,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn tight() -> PipelineSettings {
     PipelineSettings {
         batch: BatchSettings { max_items: Some(3), ..BatchSettings::default() },
-        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes: 8000 },
+        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes: 8000, in_order: false },
         ..settings()
     }
 }

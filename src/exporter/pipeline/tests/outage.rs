@@ -15,7 +15,12 @@ const BATCH_BYTES: usize = 600;
 fn day_settings(max_spool_bytes: u64) -> PipelineSettings {
     PipelineSettings {
         batch: BatchSettings { max_items: Some(ITEMS_A_BATCH), ..BatchSettings::default() },
-        queue: QueueSettings { max_bytes: 100 * BATCH_BYTES, max_items: None, max_spool_bytes },
+        queue: QueueSettings {
+            max_bytes: 100 * BATCH_BYTES,
+            max_items: None,
+            max_spool_bytes,
+            in_order: false,
+        },
         max_in_flight: 4,
         ..settings()
     }

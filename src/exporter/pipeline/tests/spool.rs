@@ -7,7 +7,7 @@ use crate::exporter::queue::READ_AHEAD_BYTES;
 /// One span a batch, of some 200 bytes with its resource; memory for some ten.
 fn small() -> PipelineSettings {
     PipelineSettings {
-        queue: QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 1 << 20 },
+        queue: QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 1 << 20, in_order: false },
         ..settings()
     }
 }
@@ -73,7 +73,7 @@ fn a_bound_of_items_is_obeyed_and_the_rest_is_on_disk() {
 
 #[test]
 fn a_full_disk_bound_lets_the_old_give_way_and_refuses_what_is_new_before() {
-    let queue = QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 8000 };
+    let queue = QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 8000, in_order: false };
     let mut rig = Rig::new(PipelineSettings { queue, ..settings() });
     let fill = |rig: &mut Rig| {
         for _ in 0..100 {
