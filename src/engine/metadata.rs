@@ -162,16 +162,22 @@ impl Reader {
         match self.redaction(key) {
             None => Shown::Plain(value),
             Some(RedactAction::Drop) => Shown::Nothing,
-            Some(RedactAction::Hash) => {
-                let digest = Sha256::digest(value.as_bytes());
-                Shown::Hashed(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
-            }
+            Some(RedactAction::Hash) => Shown::Hashed(hashed(value)),
         }
     }
 
     /// Whether a rule keeps this key's value from being shown as it is.
     pub(crate) fn redacts(&self, key: &str) -> bool {
         self.redaction(key).is_some()
+    }
+
+    /// A key's value as it may be shown; nothing where a rule drops it.
+    pub(crate) fn shown_text<'a>(&self, key: &str, value: &'a str) -> Option<Cow<'a, str>> {
+        match self.shown(key, value) {
+            Shown::Plain(text) => Some(text.into()),
+            Shown::Hashed(text) => Some(text.into()),
+            Shown::Nothing => None,
+        }
     }
 
     /// A correlation id as it may be shown.
@@ -287,13 +293,29 @@ impl Reader {
 }
 
 /// The name of a key's attribute.
-fn attribute_name(key: &str) -> Cow<'_, str> {
+pub(crate) fn attribute_name(key: &str) -> Cow<'_, str> {
     let short = truncated(key, MAX_KEY_BYTES);
     match known_name(key) {
         Some(known) => known.into(),
         None if is_reserved(key) => format!("snakepit.{short}").into(),
         None => short.into(),
     }
+}
+
+/// The key that became the attribute of this name, which may itself be such a key.
+pub(crate) fn sent_name(attribute: &str) -> &str {
+    let Some(key) = attribute.strip_prefix("snakepit.") else { return attribute };
+    match attribute {
+        "snakepit.worker.pid" => "python_pid",
+        "snakepit.worker.id" => "worker_id",
+        _ if known_name(key) == Some(attribute) || is_reserved(key) => key,
+        _ => attribute,
+    }
+}
+
+/// What stands for a value that is not to be shown.
+pub(crate) fn hashed(value: &str) -> String {
+    Sha256::digest(value.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Keys that a backend would take for its own. An empty key is no attribute name at all.
@@ -404,6 +426,15 @@ impl Said {
             meaning.outcome.exception = Some(Exception { type_name, message, stacktrace });
         }
     }
+}
+
+/// Whether an event's keys say that there was an error, as those of an end do.
+pub(crate) fn speaks_of_an_error(event: &Event<'_>) -> bool {
+    let mut said = Said::default();
+    for (key, value) in &event.metadata {
+        said.take(key, &Shown::Plain(value), false);
+    }
+    said.is_error
 }
 
 /// An `error` key that says that there was one.

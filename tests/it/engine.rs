@@ -4,6 +4,7 @@ mod bench_worker;
 mod identity;
 mod laws;
 mod limits;
+mod metrics;
 mod nesting;
 mod pairing_table;
 mod restart;

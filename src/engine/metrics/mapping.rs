@@ -1,0 +1,534 @@
+//! What an event's or a span's measurements are measurements of: instruments, values in their unit, point attributes.
+//!
+//! | an event has | it becomes |
+//! |---|---|
+//! | measurements that are numbers | one of instrument `<prefix>.<event>.<measurement>` each |
+//! | none, or only times, identifiers and texts | 1 of the counter `<prefix>.<event>.count` |
+//! | only such that are not finite | nothing |
+//!
+//! A finished span becomes one of `<prefix>.<operation>.duration` in seconds, and one for each other number that it was sent
+//! with. Which instrument a measurement has is said by the first rule that matches, else by [`shape`]. Pure: the same names
+//! and settings give the same instruments, whatever is remembered.
+
+mod explain;
+mod instruments;
+pub(crate) mod names;
+mod plan;
+pub(crate) mod point_keys;
+mod rules;
+mod shape;
+mod units;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::drops::DropReason;
+use crate::engine::attributes::{AttributeValue, Attributes};
+use crate::engine::metadata::{sent_name, truncated};
+use crate::engine::metrics::instrument::{Instrument, Kind, Number};
+use crate::engine::metrics::measured::{Measured, PointKeys};
+use crate::engine::metrics::settings::{MetricRule, MetricSettings, RuleInstrument};
+use crate::engine::naming::Name;
+use crate::engine::report::EventReport;
+use crate::engine::settings::{MAX_KEY_BYTES, Settings};
+use crate::event::{Event, Value};
+
+use instruments::Instruments;
+use names::{annotation, instrument_name};
+use plan::{Becomes, MAX_MEASUREMENTS, Plan, Plans, Target};
+use rules::{Metadata, Rules};
+use shape::{COUNT, Form, Shape, event_shape, never, shape};
+use units::Scale;
+
+/// Bounds of times: calls from a millisecond, inference of minutes.
+const SECONDS: [f64; 17] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Bounds of bytes: powers of 4 from 64 B to 1 GiB.
+const BYTES: [f64; 13] = [
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+    268_435_456.0,
+    1_073_741_824.0,
+];
+/// Bounds of tokens: those of the semantic conventions, powers of 4.
+const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+/// Bounds of numbers of things: those of the semantic conventions.
+const THINGS: [f64; 13] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+/// Bounds of what nothing is known about: the specification's.
+const UNKNOWN: [f64; 15] = [
+    0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1_000.0, 2_500.0, 5_000.0, 7_500.0,
+    10_000.0,
+];
+
+/// The name of a span's own measurement.
+const DURATION: &str = "duration";
+
+/// Finds out what measurements are measurements of.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    settings: MetricSettings,
+    rules: Rules,
+    bounds: Bounds,
+    instruments: Instruments,
+    plans: Plans,
+    /// Counts spans without an end.
+    incomplete: (Arc<Instrument>, u32),
+}
+
+/// What was made of an event or a span.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Measurements that were handed on.
+    pub(crate) measured: u32,
+    /// Measurements that are no finite number.
+    pub(crate) not_finite: u32,
+    /// Measurements that were lost because there are too many instruments, or too many in the event.
+    pub(crate) no_room: u32,
+    /// Measurements that a rule switches off, for all events or for this one.
+    pub(crate) ruled_out: u32,
+    /// Some measurement was a number, whatever became of it: the event is no mere happening.
+    pub(crate) has_eligible: bool,
+    /// It had nothing but measurements that are not finite, and makes nothing.
+    pub(crate) is_not_finite: bool,
+    /// All that it would have become is switched off by rules.
+    pub(crate) is_ruled_out: bool,
+}
+
+/// What became of an event beside its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// An event of a span.
+    SpanEvent,
+    /// A log record.
+    Record,
+    /// Nothing, in the end.
+    Dropped(DropReason),
+    /// Nothing: it was not even asked what it measures.
+    Refused(DropReason),
+}
+
+/// The bounds that go with units.
+#[derive(Debug)]
+struct Bounds {
+    seconds: Arc<[f64]>,
+    bytes: Arc<[f64]>,
+    tokens: Arc<[f64]>,
+    things: Arc<[f64]>,
+    unknown: Arc<[f64]>,
+}
+
+/// A measurement's value before its unit is known.
+enum Reading {
+    Number(Number),
+    NotFinite,
+    NotANumber,
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+impl Mapping {
+    /// By these settings. `engine` says the prefix and what must not be shown.
+    pub(crate) fn new(settings: &MetricSettings, engine: &Settings) -> Self {
+        let mut instruments = Instruments::default();
+        let incomplete = Instrument {
+            name: instrument_name(&engine.prefix, "spans.incomplete"),
+            unit: "{span}".into(),
+            description: "Spans that were closed without their end".into(),
+            kind: Kind::Counter,
+        };
+        Self {
+            settings: settings.clone(),
+            rules: Rules::new(settings, &engine.redact),
+            bounds: Bounds {
+                seconds: SECONDS.into(),
+                bytes: BYTES.into(),
+                tokens: TOKENS.into(),
+                things: THINGS.into(),
+                unknown: UNKNOWN.into(),
+            },
+            incomplete: instruments.intern(incomplete).expect("the first has room"),
+            instruments,
+            plans: Plans::default(),
+        }
+    }
+
+    /// A standalone event. `take` gets each of its measurements, or 1 of its count where it has none.
+    pub(crate) fn event(
+        &mut self,
+        name: &Name,
+        event: &Event<'_>,
+        take: impl FnMut(&Measured<'_>),
+    ) -> Verdict {
+        self.keep_room();
+        let plan = self.plans.of(name, false);
+        plan.known.begin();
+        let mut maker = Maker {
+            settings: &self.settings,
+            rules: &self.rules,
+            bounds: &self.bounds,
+            instruments: &mut self.instruments,
+        };
+        let mut verdict = Verdict::default();
+        let mut found: SmallVec<[(usize, Number); 4]> = SmallVec::new();
+        let redacts = maker.rules.redacts_anything();
+        let beyond = event.measurements.len().saturating_sub(MAX_MEASUREMENTS);
+        verdict.no_room += u32::try_from(beyond).unwrap_or(u32::MAX);
+        for (at, (key, value)) in event.measurements.iter().enumerate().take(MAX_MEASUREMENTS) {
+            if key.len() > MAX_KEY_BYTES && redacts {
+                // As of an attribute: the part that nobody will see may be what a rule is about.
+                continue;
+            }
+            let at = maker.place(plan, truncated(key, MAX_KEY_BYTES), at);
+            let known = plan.known.at_mut(at);
+            if matches!(known.becomes, Becomes::Never(_)) {
+                continue;
+            }
+            match read(*value) {
+                Reading::Number(number) => found.push((at, number)),
+                Reading::NotFinite => {
+                    known.not_finite += 1;
+                    verdict.not_finite += 1;
+                }
+                Reading::NotANumber => known.not_numbers += 1,
+            }
+        }
+        verdict.has_eligible = !found.is_empty();
+        verdict.is_not_finite = found.is_empty() && verdict.not_finite > 0;
+        if found.is_empty() && verdict.not_finite == 0 {
+            found.push((maker.place(plan, COUNT, event.measurements.len()), Number::Int(1)));
+        }
+        hand_on(maker.rules, plan, &found, Metadata::Event(event), verdict, take)
+    }
+
+    /// A finished span, complete or rebuilt. Its numbers are measurements, since metadata are texts.
+    pub(crate) fn span(
+        &mut self,
+        name: &Name,
+        attributes: &Attributes,
+        duration_ns: i64,
+        take: impl FnMut(&Measured<'_>),
+    ) -> Verdict {
+        self.keep_room();
+        let plan = self.plans.of(name, true);
+        plan.known.begin();
+        let mut maker = Maker {
+            settings: &self.settings,
+            rules: &self.rules,
+            bounds: &self.bounds,
+            instruments: &mut self.instruments,
+        };
+        let mut verdict = Verdict { has_eligible: true, ..Verdict::default() };
+        let mut found: SmallVec<[(usize, Number); 4]> = SmallVec::new();
+        found.push((maker.place(plan, DURATION, 0), Number::Int(duration_ns)));
+        for (key, value) in attributes.iter() {
+            let number = match value {
+                AttributeValue::Int(int) => Number::Int(int),
+                AttributeValue::Float(float) if float.is_finite() => Number::Float(float),
+                AttributeValue::Float(_) | AttributeValue::Text(_) | AttributeValue::Bool(_) => continue,
+            };
+            if found.len() > MAX_MEASUREMENTS {
+                verdict.no_room += 1;
+                continue;
+            }
+            let at = maker.place(plan, sent_name(key), found.len());
+            if !matches!(plan.known.at(at).becomes, Becomes::Never(_)) {
+                found.push((at, number));
+            }
+        }
+        hand_on(maker.rules, plan, &found, Metadata::Span(attributes), verdict, take)
+    }
+
+    /// A span that was closed without its end, or an end that says neither duration nor start.
+    pub(crate) fn incomplete(&mut self, reason: &str, name: &Name, mut take: impl FnMut(&Measured<'_>)) {
+        let counts = &mut self.plans.of(name, true).counts;
+        counts.received += 1;
+        counts.incomplete += 1;
+        counts.points += 1;
+        let (instrument, number) = &self.incomplete;
+        let mut pairs = SmallVec::new();
+        pairs.push(("reason", Cow::Borrowed(reason)));
+        let attributes = PointKeys::new(pairs);
+        take(&Measured { instrument, number: *number, value: Number::Int(1), attributes: &attributes });
+    }
+
+    /// Counts what became of an event, for [`Mapping::explain`].
+    pub(crate) fn note(&mut self, name: &Name, is_span: bool, fate: Fate) {
+        let counts = &mut self.plans.of(name, is_span).counts;
+        match fate {
+            Fate::SpanEvent => counts.span_events += 1,
+            Fate::Record => counts.records += 1,
+            Fate::Dropped(reason) => counts.dropped[reason.index()] += 1,
+            Fate::Refused(reason) => {
+                counts.received += 1;
+                counts.dropped[reason.index()] += 1;
+            }
+        }
+    }
+
+    /// The number of an instrument that comes from elsewhere, such as a series that is restored. Whoever keeps the number
+    /// keeps the instrument. `None` where there is no room for another.
+    pub(crate) fn intern(&mut self, instrument: Instrument) -> Option<(Arc<Instrument>, u32)> {
+        self.instruments.intern(instrument)
+    }
+
+    /// What the events seen so far became, and why, by name. Names that were not in use for long are left out.
+    pub(crate) fn explain(&self) -> Vec<EventReport> {
+        let mut reports: Vec<_> = self.plans.iter().map(|plan| explain::report(plan, &self.rules)).collect();
+        reports.sort_by(|left, right| left.order().cmp(&right.order()));
+        reports
+    }
+
+    /// Plans hold instruments that no series has. Where those are in the way, all are forgotten.
+    fn keep_room(&mut self) {
+        if self.instruments.is_refusing() {
+            self.plans.clear();
+            self.instruments.make_room();
+        }
+    }
+}
+
+/// Applies conditions, converts, and hands on what is left.
+fn hand_on(
+    rules: &Rules,
+    plan: &mut Plan,
+    found: &[(usize, Number)],
+    metadata: Metadata<'_, '_>,
+    mut verdict: Verdict,
+    mut take: impl FnMut(&Measured<'_>),
+) -> Verdict {
+    plan.counts.received += 1;
+    // One for each list of keys; nearly always the general one alone.
+    let mut points: SmallVec<[(Option<usize>, PointKeys<'_>); 1]> = SmallVec::new();
+    let mut seen: SmallVec<[u32; 8]> = SmallVec::new();
+    let mut conditions = Conditions::default();
+    for (at, number) in found {
+        let measurement = plan.known.at_mut(*at);
+        let target = match &measurement.becomes {
+            Becomes::Metric(target) => target,
+            Becomes::NoRoom => {
+                verdict.no_room += 1;
+                continue;
+            }
+            Becomes::Nothing(_) => {
+                verdict.ruled_out += 1;
+                measurement.ruled_out += 1;
+                continue;
+            }
+            // Such are not looked at; a count is never one.
+            Becomes::Never(_) => continue,
+        };
+        if target.is_conditional && !conditions.hold(rules, target.rule, metadata) {
+            verdict.ruled_out += 1;
+            measurement.ruled_out += 1;
+            continue;
+        }
+        if !target.takes_several && seen.contains(&target.number) {
+            // `duration` and `duration_ms` are one quantity, and would count twice.
+            measurement.repeated += 1;
+            continue;
+        }
+        let Some(value) = target.scale.apply(*number) else {
+            verdict.not_finite += 1;
+            measurement.not_finite += 1;
+            continue;
+        };
+        let list = target.rule.filter(|rule| rules.at(*rule).has_keys());
+        let known = match points.iter().position(|(of, _)| *of == list) {
+            Some(known) => known,
+            None => {
+                let left_off = |key: &str| plan.left_off.note(key);
+                let keys = match metadata {
+                    Metadata::Event(event) => rules.keys(list).of_event(event, left_off),
+                    Metadata::Span(attributes) => rules.keys(list).of_span(attributes, left_off),
+                };
+                points.push((list, keys));
+                points.len() - 1
+            }
+        };
+        let (instrument, number) = (&target.instrument, target.number);
+        take(&Measured { instrument, number, value, attributes: &points[known].1 });
+        seen.push(number);
+        measurement.measured += 1;
+        verdict.measured += 1;
+    }
+    plan.counts.points += u64::from(verdict.measured);
+    verdict.is_ruled_out =
+        verdict.measured == 0 && verdict.ruled_out > 0 && verdict.not_finite == 0 && verdict.no_room == 0;
+    verdict
+}
+
+/// Which rules measure this event: each is asked once.
+#[derive(Default)]
+struct Conditions(SmallVec<[(usize, bool); 2]>);
+
+impl Conditions {
+    fn hold(&mut self, rules: &Rules, rule: Option<usize>, metadata: Metadata<'_, '_>) -> bool {
+        let Some(rule) = rule else { return true };
+        if let Some((_, holds)) = self.0.iter().find(|(judged, _)| *judged == rule) {
+            return *holds;
+        }
+        let holds = rules.at(rule).measures(metadata);
+        self.0.push((rule, holds));
+        holds
+    }
+}
+
+/// A measurement as it was sent.
+fn read(value: Value<'_>) -> Reading {
+    let float = |float: f64| {
+        if float.is_finite() { Reading::Number(Number::Float(float)) } else { Reading::NotFinite }
+    };
+    match value {
+        Value::Int(int) => Reading::Number(Number::Int(int)),
+        Value::Float(value) => float(value),
+        // numpy's numbers arrive as texts.
+        Value::Text(text) => match text.parse::<i64>() {
+            Ok(int) => Reading::Number(Number::Int(int)),
+            Err(_) => text.parse::<f64>().map_or(Reading::NotANumber, float),
+        },
+    }
+}
+
+/// Makes plans of names.
+struct Maker<'a> {
+    settings: &'a MetricSettings,
+    rules: &'a Rules,
+    bounds: &'a Bounds,
+    instruments: &'a mut Instruments,
+}
+
+impl Maker<'_> {
+    /// The place of a measurement in its plan; `hint` is where it probably is.
+    fn place(&mut self, plan: &mut Plan, key: &str, hint: usize) -> usize {
+        plan.known.position(key, hint).unwrap_or_else(|| {
+            let becomes = self.becomes(plan, key);
+            plan.known.add(key, becomes)
+        })
+    }
+
+    fn becomes(&mut self, plan: &mut Plan, key: &str) -> Becomes {
+        if let Some(because) = never(key) {
+            return Becomes::Never(because);
+        }
+        if self.rules.redacts(key) {
+            return Becomes::Never("never a metric: a rule of attributes.redact says so");
+        }
+        let rules = plan.rules.get_or_insert_with(|| self.rules.of(&plan.emitted));
+        let place = self.rules.find(rules, key);
+        let rule = place.map(|place| self.rules.at(place));
+        if let (Some(place), Some(RuleInstrument::None)) = (place, rule.and_then(|rule| rule.says.instrument))
+        {
+            return Becomes::Nothing(place);
+        }
+        let counted = annotation(plan.title.rsplit('.').next().unwrap_or_default());
+        let shape = shape(key, &counted);
+        let sampled = if plan.is_span { None } else { event_shape(&plan.emitted) };
+        let says = rule.map(|rule| &rule.says);
+        let unit = says.and_then(|rule| rule.unit.as_deref());
+        let (unit, scale, name) = in_unit(&shape, key, unit);
+        let name = match says.and_then(|rule| rule.name.as_deref()) {
+            Some(name) => name.into(),
+            None => instrument_name(&plan.title, name),
+        };
+        let form = if sampled.is_some() { Form::Gauge } else { shape.form };
+        let instrument = Instrument {
+            name,
+            kind: self.kind(form, says, &unit),
+            unit: unit.into(),
+            description: says.and_then(|rule| rule.description.as_deref()).unwrap_or_default().into(),
+        };
+        match self.instruments.intern(instrument) {
+            None => Becomes::NoRoom,
+            Some((instrument, number)) => Becomes::Metric(Target {
+                instrument,
+                number,
+                scale,
+                rule: place,
+                is_conditional: rule.is_some_and(rules::CompiledRule::is_conditional),
+                takes_several: says.is_some_and(|rule| rule.name.is_some()),
+                because: sampled.unwrap_or(shape.because),
+            }),
+        }
+    }
+
+    fn kind(&self, form: Form, rule: Option<&MetricRule>, unit: &str) -> Kind {
+        let bounds = rule.and_then(|rule| rule.boundaries.as_ref());
+        let instrument = rule.and_then(|rule| rule.instrument).or(bounds.map(|_| RuleInstrument::Histogram));
+        let form = match instrument {
+            Some(RuleInstrument::Counter) => Form::Counter,
+            Some(RuleInstrument::UpDownCounter) => return Kind::UpDownCounter,
+            Some(RuleInstrument::Gauge) => Form::Gauge,
+            Some(RuleInstrument::Histogram) => Form::Histogram,
+            Some(RuleInstrument::None) | None => form,
+        };
+        match (form, bounds) {
+            (Form::Counter, _) => Kind::Counter,
+            (Form::Gauge, _) => Kind::Gauge,
+            (Form::Histogram, Some(bounds)) => Kind::Histogram { boundaries: Arc::clone(bounds) },
+            (Form::Histogram, None) => self.settings.histogram_kind(self.bounds.of(unit)),
+        }
+    }
+}
+
+/// The unit of a measurement's instrument, how its values get there, and its name there. `said` is a rule's unit.
+fn in_unit<'k>(shape: &Shape<'k>, key: &'k str, said: Option<&str>) -> (String, Scale, &'k str) {
+    let unit = said.unwrap_or(&shape.unit);
+    let scale = shape.sent.and_then(|sent| Scale::between(sent, unit));
+    // A unit word stays where it is still true and Prometheus finds it there.
+    let leaves = match scale {
+        None => false,
+        Some(Scale::Same) => shape.word_leaves,
+        Some(Scale::Times(_) | Scale::Over(_) | Scale::Fraction(..)) => true,
+    };
+    let name = if leaves { shape.stem } else { key };
+    (unit.to_owned(), scale.unwrap_or(Scale::Same), name)
+}
+
+impl Bounds {
+    /// Those that go with a unit.
+    fn of(&self, unit: &str) -> Arc<[f64]> {
+        Arc::clone(match unit {
+            "s" => &self.seconds,
+            "By" => &self.bytes,
+            "{token}" => &self.tokens,
+            _ if unit.starts_with('{') => &self.things,
+            _ => &self.unknown,
+        })
+    }
+}
+
+/// Whether an event holds a number, finite or not, that metrics would be made of.
+pub(crate) fn measures_something(event: &Event<'_>) -> bool {
+    let is_number = |value: Value<'_>| !matches!(read(value), Reading::NotANumber);
+    event.measurements.iter().any(|(key, value)| never(key).is_none() && is_number(*value))
+}
+
+#[cfg(test)]
+mod tests;
