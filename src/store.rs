@@ -32,10 +32,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::time::Now;
 use database::Directory;
+pub use database::FORMAT;
 use disk::Disk;
 pub use error::OpenError;
 pub use figures::{SpoolFigures, StoreFigures, StoreState};
-pub use op::{Commit, Op, Origin, Origins, RowKey, ShardCheckpoint, SpoolId};
+pub use op::{Commit, Op, Ordinals, Origin, Origins, RowKey, ShardCheckpoint, SpoolId};
 use pending::{Load, Next, Pending, Pushed, Spooled, Turn};
 pub use recovered::{Damaged, Recovered, RecoveredShard, SignalSums, SpoolEntry};
 use writer::Writer;

@@ -10,14 +10,14 @@ use crate::engine::memory::TokenHolder;
 use crate::engine::rows::{self, FixedRow, Head, Leaving, Row, SpanRow, VERSION, WorkerRow};
 use crate::engine::state::WorkerState;
 use crate::engine::{Engine, StreamId};
-use crate::store::{RowKey, ShardCheckpoint};
+use crate::store::{Ordinals, RowKey, ShardCheckpoint};
 use crate::time::Monotonic;
 
 impl Engine {
     /// What changed since the last checkpoint; everything, for the first of a new or a restored engine.
     ///
     /// Outputs that were not taken are in none, so they are to be taken first. Whoever could not store a checkpoint asks for
-    /// [`Engine::checkpoint_all`] next. `next_ordinal` is for the caller to fill in.
+    /// [`Engine::checkpoint_all`] next. `next` is for the caller to fill in.
     pub fn checkpoint(&mut self) -> ShardCheckpoint {
         if !self.is_written {
             return self.checkpoint_all();
@@ -66,7 +66,7 @@ impl Engine {
             metrics,
         };
         let head = rows::sealed(vec![VERSION], &head);
-        ShardCheckpoint { next_ordinal: 0, head, replaces_all, puts, deletes }
+        ShardCheckpoint { next: Ordinals::default(), head, replaces_all, puts, deletes }
     }
 }
 

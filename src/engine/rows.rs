@@ -1,8 +1,9 @@
 //! What the rows of a checkpoint hold, and how they are told apart.
 //!
 //! A worker has one row with everything that is small or lives for a window or two, a row for each open span, and one for
-//! each closed span that it remembers. Metrics have rows of their own. What follows from these is not written: intervals, fingerprints, the users of
-//! ordinals, every index. Values are postcard with a checksum behind; whatever changes them raises [`VERSION`].
+//! each closed span that it remembers. Metrics have rows of their own. What follows from these is not written: intervals,
+//! fingerprints, the users of ordinals, every index. Values are postcard with a checksum behind; whatever changes them raises
+//! [`FORMAT`](crate::store::FORMAT), the version of the whole state directory.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,8 +30,8 @@ use crate::store::RowKey;
 use crate::time::Monotonic;
 use crate::worker::{Identity, WorkerKey};
 
-/// The version of everything here; the first byte of the head.
-pub(crate) const VERSION: u8 = 2;
+/// The version of everything here, which is that of the state directory; the first byte of the head.
+pub(crate) const VERSION: u8 = crate::store::FORMAT;
 
 /// A checksum's length in bytes.
 const SUM_BYTES: usize = 4;

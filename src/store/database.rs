@@ -25,8 +25,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::error::OpenError;
 
-/// The version of what is on disk. Other versions are refused, so that none is ever misread.
-pub(super) const FORMAT: i64 = 1;
+/// The version of what is on disk, the engine's rows and the shards' journals included: whatever changes any of them raises
+/// it. Other versions are refused whole, so that none is ever misread, nor half of one lost.
+pub const FORMAT: u8 = 2;
+
+/// [`FORMAT`], as SQLite keeps it.
+const WRITTEN_FORMAT: i64 = FORMAT as i64;
 
 /// The database within the state directory.
 pub(super) const FILE: &str = "state.db";
@@ -134,7 +138,9 @@ const TABLES: [Table; 8] = [
         name: "heads",
         columns: &[
             "shard INTEGER PRIMARY KEY",
-            "next_ordinal INTEGER NOT NULL",
+            "next_span INTEGER NOT NULL",
+            "next_metric INTEGER NOT NULL",
+            "next_record INTEGER NOT NULL",
             "ordinal_check INTEGER NOT NULL",
             "check_sum INTEGER NOT NULL",
             "head BLOB NOT NULL",
@@ -158,13 +164,14 @@ const TABLES: [Table; 8] = [
         name: "settled",
         columns: &[
             "shard INTEGER NOT NULL",
+            "signal INTEGER NOT NULL",
             "start INTEGER NOT NULL",
             "stop INTEGER NOT NULL",
             "check_sum INTEGER NOT NULL",
-            "PRIMARY KEY (shard, start)",
+            "PRIMARY KEY (shard, signal, start)",
         ],
         options: "WITHOUT ROWID, STRICT",
-        key: "shard, start",
+        key: "shard, signal, start",
     },
 ];
 
@@ -249,11 +256,11 @@ impl Directory {
         let noted: Result<i64, _> =
             connection.query_row("SELECT value FROM meta WHERE key = 'format'", (), |row| row.get(0));
         match noted {
-            Ok(FORMAT) if found == FORMAT => Ok(connection),
+            Ok(WRITTEN_FORMAT) if found == WRITTEN_FORMAT => Ok(connection),
             // The version is written twice: where the two differ, a bit has flipped.
-            Ok(FORMAT) => Err(failed(damaged("the version of the file is damaged"))),
-            Ok(_) | Err(_) if found != FORMAT && found != 0 => {
-                Err(OpenError::Version { dir: self.path.clone(), found, known: FORMAT })
+            Ok(WRITTEN_FORMAT) => Err(failed(damaged("the version of the file is damaged"))),
+            Ok(_) | Err(_) if found != WRITTEN_FORMAT && found != 0 => {
+                Err(OpenError::Version { dir: self.path.clone(), found, known: WRITTEN_FORMAT })
             }
             Ok(_) => Err(failed(damaged("the version of the file is damaged"))),
             Err(error) => Err(failed(error)),

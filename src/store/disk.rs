@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::check::{encode_origins, signal_code};
+use super::check::{encode_origins, signal_code, signal_of};
 use super::database::{Directory, FORGET_ENGINES, shrink};
 use super::error::{OpenError, is_damage};
-use super::op::{Op, Origin, RowKey, ShardCheckpoint, SpoolId};
+use super::op::{Op, Ordinals, Origin, RowKey, ShardCheckpoint, SpoolId};
 use super::ranges::{Change, Ranges};
 use super::recovered::{self, Debris, Recovered, recover};
 use crate::exporter::signal::Signal;
@@ -49,9 +49,9 @@ struct Mirror {
     journal: BTreeMap<u16, Vec<(i64, u64)>>,
     next_journal_id: i64,
     journal_bytes: u64,
-    settled: BTreeMap<u16, Ranges>,
+    settled: BTreeMap<(u16, Signal), Ranges>,
     /// Where each shard's last checkpoint stands: what is settled below is of no interest.
-    next_ordinals: BTreeMap<u16, u64>,
+    floors: BTreeMap<u16, Ordinals>,
     era: i64,
     next_spool_id: i64,
 }
@@ -199,20 +199,23 @@ impl Mirror {
                 mirror.journal.entry(shard).or_default().push((id, bytes.cast_unsigned()));
             }
         }
-        let mut select = connection.prepare("SELECT shard, start, stop FROM settled")?;
+        let mut select = connection.prepare("SELECT shard, signal, start, stop FROM settled")?;
         let mut rows = select.query(())?;
         while let Some(row) = rows.next()? {
-            let (shard, start, stop): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            if let Ok(shard) = u16::try_from(shard) {
-                mirror.settled.entry(shard).or_default().insert(start.cast_unsigned()..stop.cast_unsigned());
+            let (shard, code): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let (start, stop): (i64, i64) = (row.get(2)?, row.get(3)?);
+            if let (Ok(shard), Some(signal)) = (u16::try_from(shard), signal_of(code)) {
+                let ranges = mirror.settled.entry((shard, signal)).or_default();
+                ranges.insert(start.cast_unsigned()..stop.cast_unsigned());
             }
         }
-        let mut select = connection.prepare("SELECT shard, next_ordinal FROM heads")?;
+        let mut select =
+            connection.prepare("SELECT shard, next_span, next_metric, next_record FROM heads")?;
         let mut rows = select.query(())?;
         while let Some(row) = rows.next()? {
-            let (shard, next_ordinal): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let (shard, next): (i64, _) = (row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]);
             if let Ok(shard) = u16::try_from(shard) {
-                mirror.next_ordinals.insert(shard, next_ordinal.cast_unsigned());
+                mirror.floors.insert(shard, recovered::ordinals_in(next));
             }
         }
         Ok(mirror)
@@ -235,7 +238,7 @@ impl GroupWriter<'_> {
             Op::Settled { signal, spool, origins, exported, refused } => {
                 spool.iter().try_for_each(|id| self.delete_batch(*id))?;
                 add(&mut self.sums, *signal, *exported, refused);
-                origins.iter().try_for_each(|origin| self.settle(origin))
+                origins.iter().try_for_each(|origin| self.settle(*signal, origin))
             }
             Op::Checkpoint { shard, state } => self.checkpoint(*shard, state),
             Op::ForgetShards => self.forget_shards(),
@@ -290,17 +293,17 @@ impl GroupWriter<'_> {
         self.run("DELETE FROM bodies WHERE id = ?", [id])
     }
 
-    fn settle(&mut self, origin: &Origin) -> rusqlite::Result<()> {
+    fn settle(&mut self, signal: Signal, origin: &Origin) -> rusqlite::Result<()> {
         let Origin { shard, ordinals } = origin;
-        let floor = self.mirror.next_ordinals.get(shard).copied().unwrap_or(0);
-        let change =
-            self.mirror.settled.entry(*shard).or_default().insert(ordinals.start.max(floor)..ordinals.end);
-        self.follow(*shard, change)
+        let floor = self.mirror.floors.get(shard).map_or(0, |floors| floors[signal]);
+        let ranges = self.mirror.settled.entry((*shard, signal)).or_default();
+        let change = ranges.insert(ordinals.start.max(floor)..ordinals.end);
+        self.follow(*shard, signal, change)
     }
 
     fn checkpoint(&mut self, shard: u16, state: &ShardCheckpoint) -> rusqlite::Result<()> {
         let number = i64::from(shard);
-        let ShardCheckpoint { next_ordinal, head, replaces_all, puts, deletes } = state;
+        let ShardCheckpoint { next, head, replaces_all, puts, deletes } = state;
         if *replaces_all {
             self.run("DELETE FROM row WHERE shard = ?", [number])?;
         }
@@ -315,15 +318,18 @@ impl GroupWriter<'_> {
         for key in deletes {
             self.run("DELETE FROM row WHERE shard = ? AND key = ?", params![number, &key[..]])?;
         }
-        let next = next_ordinal.cast_signed();
-        let check = recovered::head_check(number, next, head);
+        let columns = recovered::ordinal_columns(*next);
+        let check = recovered::head_check(number, columns, head);
+        let [span, metric, record] = columns;
         self.run(
-            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?)",
-            params![number, next, recovered::ordinal_check(number, next), check, head],
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?)",
+            params![number, span, metric, record, recovered::ordinal_check(number, columns), check, head],
         )?;
-        self.mirror.next_ordinals.insert(shard, *next_ordinal);
-        let change = self.mirror.settled.entry(shard).or_default().forget_below(*next_ordinal);
-        self.follow(shard, change)?;
+        self.mirror.floors.insert(shard, *next);
+        for signal in Signal::ALL {
+            let change = self.mirror.settled.entry((shard, signal)).or_default().forget_below(next[signal]);
+            self.follow(shard, signal, change)?;
+        }
         for (id, bytes) in self.mirror.journal.remove(&shard).unwrap_or_default() {
             self.run("DELETE FROM journal WHERE id = ?", [id])?;
             self.mirror.journal_bytes -= bytes;
@@ -341,17 +347,20 @@ impl GroupWriter<'_> {
     }
 
     /// Makes the table of settled ranges what the mirror is.
-    fn follow(&mut self, shard: u16, change: Change) -> rusqlite::Result<()> {
-        let shard = i64::from(shard);
+    fn follow(&mut self, shard: u16, signal: Signal, change: Change) -> rusqlite::Result<()> {
+        let (shard, code) = (i64::from(shard), signal_code(signal));
         for start in change.gone {
-            self.run("DELETE FROM settled WHERE shard = ? AND start = ?", [shard, start.cast_signed()])?;
+            self.run(
+                "DELETE FROM settled WHERE shard = ? AND signal = ? AND start = ?",
+                [shard, code, start.cast_signed()],
+            )?;
         }
         let Some(new) = change.new else { return Ok(()) };
-        let range = [shard, new.start.cast_signed(), new.end.cast_signed()];
-        let [_, start, stop] = range;
+        let range = [shard, code, new.start.cast_signed(), new.end.cast_signed()];
+        let [_, _, start, stop] = range;
         self.run(
-            "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)",
-            [shard, start, stop, recovered::settled_check(range)],
+            "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?)",
+            [shard, code, start, stop, recovered::settled_check(range)],
         )
     }
 

@@ -1,6 +1,6 @@
 //! What can be written, as one whole.
 
-use std::ops::Range;
+use std::ops::{Index, IndexMut, Range};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -16,7 +16,55 @@ pub struct Commit(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpoolId(pub u64);
 
-/// Outputs of one shard's engine, by their ordinal: the first output ever has 0, and numbers go on across restarts.
+/// An ordinal for each signal: a shard counts its spans, its metrics and its records apart, so that each signal's batches
+/// hold ranges without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ordinals {
+    /// Of spans.
+    pub spans: u64,
+    /// Of metrics: one message with some points.
+    pub metrics: u64,
+    /// Of log records.
+    pub records: u64,
+}
+
+impl Ordinals {
+    /// The larger of the two, for each signal.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        let Self { spans, metrics, records } = other;
+        Self {
+            spans: self.spans.max(spans),
+            metrics: self.metrics.max(metrics),
+            records: self.records.max(records),
+        }
+    }
+}
+
+impl Index<Signal> for Ordinals {
+    type Output = u64;
+
+    fn index(&self, signal: Signal) -> &u64 {
+        match signal {
+            Signal::Traces => &self.spans,
+            Signal::Metrics => &self.metrics,
+            Signal::Logs => &self.records,
+        }
+    }
+}
+
+impl IndexMut<Signal> for Ordinals {
+    fn index_mut(&mut self, signal: Signal) -> &mut u64 {
+        match signal {
+            Signal::Traces => &mut self.spans,
+            Signal::Metrics => &mut self.metrics,
+            Signal::Logs => &mut self.records,
+        }
+    }
+}
+
+/// Outputs of one shard's engine, all of one signal, by their ordinal: the first of the signal ever has 0, and numbers go on
+/// across restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The shard.
@@ -71,7 +119,7 @@ pub enum Op {
         refused: SmallVec<[(&'static str, u64); 1]>,
     },
     /// A shard's engine as it stands. What was journalled of this shard before is not needed any more, nor are the
-    /// origins before `next_ordinal`.
+    /// origins before `next`.
     Checkpoint {
         /// The shard.
         shard: u16,
@@ -85,8 +133,8 @@ pub enum Op {
 /// What changed in a shard since its last checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct ShardCheckpoint {
-    /// The ordinal of the next output.
-    pub next_ordinal: u64,
+    /// The ordinals of the next outputs.
+    pub next: Ordinals,
     /// Everything that is small, replaced each time.
     pub head: Vec<u8>,
     /// Forget every row of the shard first.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::check::{checksum, decode_origins, signal_of};
-use super::op::{Origin, Origins, RowKey, SpoolId};
+use super::op::{Ordinals, Origin, Origins, RowKey, SpoolId};
 use crate::exporter::signal::Signal;
 use crate::time::UnixNanos;
 
@@ -21,8 +21,9 @@ pub struct Recovered {
     pub shards: Vec<RecoveredShard>,
     /// The batches that were not settled, oldest first, without their bodies.
     pub spool: Vec<SpoolEntry>,
-    /// Outputs since their shard's last checkpoint whose fate is known; ranges of one shard neither overlap nor touch.
-    pub settled: Vec<Origin>,
+    /// Outputs since their shard's last checkpoint whose fate is known; ranges of one shard and signal neither overlap nor
+    /// touch.
+    pub settled: Vec<(Signal, Origin)>,
     /// What became of everything ever, by signal; those of which nothing is known are absent.
     pub sums: BTreeMap<Signal, SignalSums>,
     /// What was damaged, and is left out of the above.
@@ -39,8 +40,8 @@ pub struct Recovered {
 pub struct RecoveredShard {
     /// Its number.
     pub shard: u16,
-    /// The ordinal of the first output that the journal makes.
-    pub next_ordinal: u64,
+    /// The ordinals of the first outputs that the journal makes.
+    pub next: Ordinals,
     /// The head of its last checkpoint: `None` before the first one, and where it was damaged.
     pub head: Option<Vec<u8>>,
     /// The rows of its checkpoints, by key.
@@ -90,6 +91,15 @@ pub struct Damaged {
     pub settled: u64,
     /// Sums.
     pub sums: u64,
+}
+
+impl Recovered {
+    /// Outputs whose fate is on disk, as batch or as settled, in no order.
+    pub fn known_origins(&self) -> impl Iterator<Item = (Signal, &Origin)> {
+        let spooled =
+            self.spool.iter().flat_map(|entry| entry.origins.iter().map(|origin| (entry.signal, origin)));
+        spooled.chain(self.settled.iter().map(|(signal, origin)| (*signal, origin)))
+    }
 }
 
 impl Damaged {
@@ -182,45 +192,50 @@ impl Reader<'_> {
     }
 
     fn settled(&mut self) -> rusqlite::Result<()> {
-        let mut select = self.connection.prepare("SELECT shard, start, stop, check_sum FROM settled")?;
+        let mut select =
+            self.connection.prepare("SELECT shard, signal, start, stop, check_sum FROM settled")?;
         let mut rows = select.query(())?;
         while let Some(row) = rows.next()? {
-            let range: [i64; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
-            let [shard, start, stop] = range;
-            let (Ok(number), true) = (u16::try_from(shard), row.get(3) == Ok(settled_check(range))) else {
+            let range: [i64; 4] = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+            let [shard, code, start, stop] = range;
+            let is_whole = row.get(4) == Ok(settled_check(range));
+            let (Ok(number), Some(signal), true) = (u16::try_from(shard), signal_of(code), is_whole) else {
                 self.recovered.damaged.settled += 1;
-                self.debris.push(("settled", format!("shard = {shard} AND start = {start}")));
+                let place = format!("shard = {shard} AND signal = {code} AND start = {start}");
+                self.debris.push(("settled", place));
                 continue;
             };
             let ordinals = start.cast_unsigned()..stop.cast_unsigned();
-            self.recovered.settled.push(Origin { shard: number, ordinals });
+            self.recovered.settled.push((signal, Origin { shard: number, ordinals }));
         }
-        self.recovered.settled.sort_unstable_by_key(|origin| (origin.shard, origin.ordinals.start));
+        let place = |(signal, origin): &(Signal, Origin)| (origin.shard, *signal, origin.ordinals.start);
+        self.recovered.settled.sort_unstable_by_key(place);
         Ok(())
     }
 
     fn heads(&mut self) -> rusqlite::Result<()> {
-        let select = "SELECT shard, next_ordinal, ordinal_check, check_sum, head FROM heads";
+        let select =
+            "SELECT shard, next_span, next_metric, next_record, ordinal_check, check_sum, head FROM heads";
         let mut select = self.connection.prepare(select)?;
         let mut rows = select.query(())?;
         while let Some(row) = rows.next()? {
-            let (shard, next_ordinal): (i64, i64) = (row.get(0)?, row.get(1)?);
-            let head = row.get_ref(4)?.as_blob()?;
+            let (shard, next): (i64, [i64; 3]) = (row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]);
+            let head = row.get_ref(6)?.as_blob()?;
             let Ok(number) = u16::try_from(shard) else {
                 self.recovered.damaged.heads += 1;
                 self.debris.push(("heads", format!("shard = {shard}")));
                 continue;
             };
-            let has_ordinal = row.get(2) == Ok(ordinal_check(shard, next_ordinal));
-            let is_whole = has_ordinal && row.get(3) == Ok(head_check(shard, next_ordinal, head));
+            let has_ordinals = row.get(4) == Ok(ordinal_check(shard, next));
+            let is_whole = has_ordinals && row.get(5) == Ok(head_check(shard, next, head));
             // A number that is too large is harmless, one that was used already is not.
-            let used = if has_ordinal { next_ordinal.cast_unsigned() } else { self.last_ordinal(number) };
+            let used = if has_ordinals { ordinals_in(next) } else { self.last_ordinals(number) };
             if !is_whole {
                 self.recovered.damaged.heads += 1;
                 self.debris.push(("heads", format!("shard = {shard}")));
             }
             let shard = self.shard(number);
-            shard.next_ordinal = used;
+            shard.next = used;
             shard.head = is_whole.then(|| head.to_vec());
         }
         Ok(())
@@ -276,11 +291,13 @@ impl Reader<'_> {
             .or_insert_with(|| RecoveredShard { shard: number, ..RecoveredShard::default() })
     }
 
-    /// One past the last ordinal of which anything is known.
-    fn last_ordinal(&self, shard: u16) -> u64 {
-        let spooled = self.recovered.spool.iter().flat_map(|entry| &entry.origins);
-        let ends = spooled.chain(&self.recovered.settled).filter(|origin| origin.shard == shard);
-        ends.map(|origin| origin.ordinals.end).max().unwrap_or(0)
+    /// One past the last ordinals of which anything is known.
+    fn last_ordinals(&self, shard: u16) -> Ordinals {
+        let mut last = Ordinals::default();
+        for (signal, origin) in self.recovered.known_origins().filter(|(_, origin)| origin.shard == shard) {
+            last[signal] = last[signal].max(origin.ordinals.end);
+        }
+        last
     }
 }
 
@@ -312,18 +329,32 @@ pub(super) fn journal_check(id: i64, shard: i64, records: &[u8]) -> i64 {
     checksum("journal", &[&id.to_le_bytes(), &shard.to_le_bytes(), records])
 }
 
-pub(super) fn ordinal_check(shard: i64, next_ordinal: i64) -> i64 {
-    checksum("ordinal", &[&shard.to_le_bytes(), &next_ordinal.to_le_bytes()])
+/// Ordinals as the columns of the table of heads have them.
+pub(super) const fn ordinal_columns(next: Ordinals) -> [i64; 3] {
+    let Ordinals { spans, metrics, records } = next;
+    [spans.cast_signed(), metrics.cast_signed(), records.cast_signed()]
 }
 
-pub(super) fn head_check(shard: i64, next_ordinal: i64, head: &[u8]) -> i64 {
-    checksum("heads", &[&shard.to_le_bytes(), &next_ordinal.to_le_bytes(), head])
+pub(super) const fn ordinals_in([spans, metrics, records]: [i64; 3]) -> Ordinals {
+    Ordinals {
+        spans: spans.cast_unsigned(),
+        metrics: metrics.cast_unsigned(),
+        records: records.cast_unsigned(),
+    }
+}
+
+pub(super) fn ordinal_check(shard: i64, next: [i64; 3]) -> i64 {
+    checksum("ordinal", &[&shard.to_le_bytes(), next.map(i64::to_le_bytes).as_flattened()])
+}
+
+pub(super) fn head_check(shard: i64, next: [i64; 3], head: &[u8]) -> i64 {
+    checksum("heads", &[&shard.to_le_bytes(), next.map(i64::to_le_bytes).as_flattened(), head])
 }
 
 pub(super) fn row_check(shard: i64, key: &[u8], value: &[u8]) -> i64 {
     checksum("row", &[&shard.to_le_bytes(), key, value])
 }
 
-pub(super) fn settled_check(range: [i64; 3]) -> i64 {
+pub(super) fn settled_check(range: [i64; 4]) -> i64 {
     checksum("settled", &[range.map(i64::to_le_bytes).as_flattened()])
 }

@@ -16,6 +16,11 @@ use super::*;
 use crate::exporter::signal::Signal;
 use crate::time::UnixNanos;
 
+/// No metrics and no records yet.
+const fn spans(spans: u64) -> Ordinals {
+    Ordinals { spans, metrics: 0, records: 0 }
+}
+
 /// What is tried again in tests, soon.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -53,9 +58,13 @@ fn journal(shard: u16, records: &str) -> Op {
 }
 
 fn spool(id: u64, body: &[u8], shard: u16, ordinals: std::ops::Range<u64>) -> Op {
+    spool_of(Signal::Traces, id, body, shard, ordinals)
+}
+
+fn spool_of(signal: Signal, id: u64, body: &[u8], shard: u16, ordinals: std::ops::Range<u64>) -> Op {
     Op::Spool {
         id: SpoolId(id),
-        signal: Signal::Traces,
+        signal,
         items: ordinals.end - ordinals.start,
         body: Bytes::copy_from_slice(body),
         filled_at: UnixNanos(1_700_000_000_000_000_000 + id.cast_signed()),
@@ -64,8 +73,12 @@ fn spool(id: u64, body: &[u8], shard: u16, ordinals: std::ops::Range<u64>) -> Op
 }
 
 fn settled(id: Option<u64>, shard: u16, ordinals: std::ops::Range<u64>) -> Op {
+    settled_of(Signal::Traces, id, shard, ordinals)
+}
+
+fn settled_of(signal: Signal, id: Option<u64>, shard: u16, ordinals: std::ops::Range<u64>) -> Op {
     Op::Settled {
-        signal: Signal::Traces,
+        signal,
         spool: id.map(SpoolId),
         exported: ordinals.end - ordinals.start,
         origins: smallvec![Origin { shard, ordinals }],
@@ -73,13 +86,10 @@ fn settled(id: Option<u64>, shard: u16, ordinals: std::ops::Range<u64>) -> Op {
     }
 }
 
-fn checkpoint(shard: u16, next_ordinal: u64, rows: &[(&str, &str)]) -> Op {
+fn checkpoint(shard: u16, next: Ordinals, rows: &[(&str, &str)]) -> Op {
     let puts = rows.iter().map(|(key, value)| (row_key(key), value.as_bytes().to_vec())).collect();
-    let head = format!("head of {shard} at {next_ordinal}").into_bytes();
-    Op::Checkpoint {
-        shard,
-        state: ShardCheckpoint { next_ordinal, head, puts, ..ShardCheckpoint::default() },
-    }
+    let head = format!("head of {shard} at {}", next.spans).into_bytes();
+    Op::Checkpoint { shard, state: ShardCheckpoint { next, head, puts, ..ShardCheckpoint::default() } }
 }
 
 fn row_key(key: &str) -> RowKey {

@@ -81,7 +81,7 @@ async fn a_flipped_bit_costs_only_what_it_is_in() {
         // Everything can be settled, the damaged batch too, and counts go on from what was known.
         let settle = |entry: &SpoolEntry| settled(Some(entry.id.0), 0, 0..1);
         store.push(recovered.spool.iter().map(settle).collect());
-        store.push(vec![Op::ForgetShards, checkpoint(0, 9, &[("a", "b")])]);
+        store.push(vec![Op::ForgetShards, checkpoint(0, spans(9), &[("a", "b")])]);
         assert!(store.close().await, "a bit at {at}");
         let after = held(&dir).await;
         assert_eq!(after.spool, [], "a bit at {at}");
@@ -226,7 +226,7 @@ async fn more_than_may_wait_is_dropped_until_a_full_checkpoint() {
     assert_eq!(store.durable(), Commit(u64::MAX));
     let commit = store.push(vec![
         Op::ForgetShards,
-        checkpoint(0, 5, &[("a", "b")]),
+        checkpoint(0, spans(5), &[("a", "b")]),
         spool(1, b"is there already", 0, 1..2),
         spool(2, b"was dropped", 0, 2..3),
     ]);
@@ -246,7 +246,7 @@ async fn more_than_may_wait_is_dropped_until_a_full_checkpoint() {
 
     let recovered = held(dir.path()).await;
     assert_eq!(recovered.shards.len(), 1);
-    assert_eq!(recovered.shards[0].next_ordinal, 5);
+    assert_eq!(recovered.shards[0].next, spans(5));
     assert_eq!(recovered.shards[0].journal, [Bytes::from_static(b"after")]);
     assert_eq!(recovered.spool.iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [1, 2]);
     // The fate of the first was known in the gap, and is not forgotten.
@@ -300,14 +300,14 @@ async fn a_full_disk_stops_nobody_and_loses_nothing_that_was_committed() {
     }
     fs::remove_file(&ballast).unwrap();
     store.full_checkpoint_wanted().wait_for(|wanted| *wanted).await.unwrap();
-    store.push(vec![Op::ForgetShards, checkpoint(0, 77, &[])]);
+    store.push(vec![Op::ForgetShards, checkpoint(0, spans(77), &[])]);
     state(&store, |state| *state == StoreState::Durable).await;
     assert!(store.figures().failures > 0);
     assert!(store.close().await);
     let recovered = held(&dir).await;
     let ids: Vec<_> = recovered.spool.iter().map(|entry| entry.id.0).collect();
     assert!(ids.starts_with(&(0..=failed_at).collect::<Vec<_>>()), "{ids:?}");
-    assert_eq!((recovered.shards.len(), recovered.shards[0].next_ordinal), (1, 77));
+    assert_eq!((recovered.shards.len(), recovered.shards[0].next), (1, spans(77)));
     assert_eq!(recovered.damaged, Damaged::default());
 
     // A start needs no room.

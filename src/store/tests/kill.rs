@@ -31,7 +31,8 @@ pub(super) fn push(number: u64) -> Vec<Op> {
     ];
     if number.is_multiple_of(11) {
         let row = format!("{}", number % 7);
-        ops.push(checkpoint(shard, number, &[(&row, &row.repeat((number % 3000) as usize)), ("x", "y")]));
+        let next = Ordinals { spans: number, metrics: 0, records: number };
+        ops.push(checkpoint(shard, next, &[(&row, &row.repeat((number % 3000) as usize)), ("x", "y")]));
     }
     if number.is_multiple_of(97) {
         ops.push(Op::ForgetShards);

@@ -11,13 +11,13 @@ use super::*;
 pub(super) struct Model {
     shards: BTreeMap<u16, Shard>,
     pub(super) spool: BTreeMap<SpoolId, (SpoolEntry, Bytes)>,
-    settled: BTreeSet<(u16, u64)>,
+    settled: BTreeSet<(u16, Signal, u64)>,
     pub(super) sums: BTreeMap<Signal, SignalSums>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Shard {
-    next_ordinal: u64,
+    next: Ordinals,
     head: Option<Vec<u8>>,
     rows: BTreeMap<RowKey, Vec<u8>>,
     journal: Vec<Bytes>,
@@ -40,9 +40,9 @@ impl Model {
                     self.spool.remove(&id);
                 }
                 for Origin { shard, ordinals } in origins {
-                    let floor = self.shards.get(&shard).map_or(0, |shard| shard.next_ordinal);
+                    let floor = self.shards.get(&shard).map_or(0, |shard| shard.next[signal]);
                     let later = ordinals.filter(|ordinal| *ordinal >= floor);
-                    self.settled.extend(later.map(|ordinal| (shard, ordinal)));
+                    self.settled.extend(later.map(|ordinal| (shard, signal, ordinal)));
                 }
                 if exported > 0 {
                     self.sums.entry(signal).or_default().exported += exported;
@@ -60,9 +60,9 @@ impl Model {
                 shard.rows.extend(state.puts);
                 shard.rows.retain(|key, _| !state.deletes.contains(key));
                 shard.head = Some(state.head);
-                shard.next_ordinal = state.next_ordinal;
+                shard.next = state.next;
                 shard.journal.clear();
-                self.settled.retain(|(of, ordinal)| *of != number || *ordinal >= state.next_ordinal);
+                self.settled.retain(|(of, signal, ordinal)| *of != number || *ordinal >= state.next[*signal]);
             }
             Op::ForgetShards => {
                 self.shards.clear();
@@ -76,16 +76,18 @@ impl Model {
     pub(super) fn recovered(&self) -> Recovered {
         let shards = self.shards.iter().map(|(number, shard)| RecoveredShard {
             shard: *number,
-            next_ordinal: shard.next_ordinal,
+            next: shard.next,
             head: shard.head.clone(),
             rows: shard.rows.clone().into_iter().collect(),
             journal: shard.journal.clone(),
         });
-        let mut settled: Vec<Origin> = Vec::new();
-        for (shard, ordinal) in &self.settled {
+        let mut settled: Vec<(Signal, Origin)> = Vec::new();
+        for (shard, signal, ordinal) in &self.settled {
             match settled.last_mut() {
-                Some(last) if last.shard == *shard && last.ordinals.end == *ordinal => last.ordinals.end += 1,
-                _ => settled.push(Origin { shard: *shard, ordinals: *ordinal..ordinal + 1 }),
+                Some((of, last)) if of == signal && last.shard == *shard && last.ordinals.end == *ordinal => {
+                    last.ordinals.end += 1;
+                }
+                _ => settled.push((*signal, Origin { shard: *shard, ordinals: *ordinal..ordinal + 1 })),
             }
         }
         Recovered {
@@ -132,15 +134,15 @@ fn any_op() -> impl Strategy<Value = Op> {
         ),
         4 => (
             shard,
-            0_u64..60,
+            [0_u64..60, 0..60, 0..60],
             bytes(200),
             any::<bool>(),
             prop::collection::vec((key(), bytes(300)), 0..6),
             prop::collection::vec(key(), 0..3),
         )
-            .prop_map(|(shard, next_ordinal, head, replaces_all, puts, deletes)| Op::Checkpoint {
-                shard,
-                state: ShardCheckpoint { next_ordinal, head, replaces_all, puts, deletes },
+            .prop_map(|(shard, [spans, metrics, records], head, replaces_all, puts, deletes)| {
+                let next = Ordinals { spans, metrics, records };
+                Op::Checkpoint { shard, state: ShardCheckpoint { next, head, replaces_all, puts, deletes } }
             }),
         1 => Just(Op::ForgetShards),
     ]

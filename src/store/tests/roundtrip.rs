@@ -29,7 +29,7 @@ async fn what_is_pushed_is_there_after_a_start() {
     let commit = store.push(vec![
         journal(0, "before the checkpoint"),
         settled(None, 0, 0..3),
-        checkpoint(0, 2, &[("b", "2"), ("a", "1")]),
+        checkpoint(0, spans(2), &[("b", "2"), ("a", "1")]),
         journal(0, "after it"),
         journal(7, "of another shard"),
         spool(first.0, b"body", 0, 3..5),
@@ -52,14 +52,13 @@ async fn what_is_pushed_is_there_after_a_start() {
     drop(store);
 
     let (store, recovered) = open(dir.path());
-    let shard =
-        |shard, next_ordinal, head: Option<&str>, rows: &[(&str, &str)], journal: &str| RecoveredShard {
-            shard,
-            next_ordinal,
-            head: head.map(|head| head.as_bytes().to_vec()),
-            rows: rows.iter().map(|(key, value)| (row_key(key), value.as_bytes().to_vec())).collect(),
-            journal: vec![Bytes::copy_from_slice(journal.as_bytes())],
-        };
+    let shard = |shard, next, head: Option<&str>, rows: &[(&str, &str)], journal: &str| RecoveredShard {
+        shard,
+        next: spans(next),
+        head: head.map(|head| head.as_bytes().to_vec()),
+        rows: rows.iter().map(|(key, value)| (row_key(key), value.as_bytes().to_vec())).collect(),
+        journal: vec![Bytes::copy_from_slice(journal.as_bytes())],
+    };
     assert_eq!(
         recovered,
         Recovered {
@@ -75,7 +74,7 @@ async fn what_is_pushed_is_there_after_a_start() {
                 filled_at: UnixNanos(1_700_000_000_000_000_000),
                 origins: smallvec![Origin { shard: 0, ordinals: 3..5 }],
             }],
-            settled: vec![Origin { shard: 0, ordinals: 2..3 }, Origin { shard: 0, ordinals: 6..9 }],
+            settled: [2..3, 6..9].map(|ordinals| (Signal::Traces, Origin { shard: 0, ordinals })).into(),
             sums: [(Signal::Traces, SignalSums { exported: 6, ..SignalSums::default() })].into(),
             ..Recovered::default()
         }
@@ -83,6 +82,29 @@ async fn what_is_pushed_is_there_after_a_start() {
     assert!(store.holds(first));
     assert_eq!(store.load(vec![first]).await, [(first, Some(Bytes::from_static(b"body")))]);
     assert_eq!(store.next_spool_id(), SpoolId(1));
+}
+
+/// The same ordinal is another output in each signal: what is settled of one, and where its checkpoint stands, says nothing of
+/// the others.
+#[tokio::test]
+async fn signals_are_counted_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let next = Ordinals { spans: 4, metrics: 2, records: 0 };
+    store.push(vec![checkpoint(0, next, &[])]);
+    store.push(Signal::ALL.map(|signal| settled_of(signal, None, 0, 1..6)).into());
+    store.push(vec![spool_of(Signal::Logs, 7, b"records", 0, 8..9)]);
+    assert!(store.close().await);
+
+    let recovered = held(dir.path()).await;
+
+    assert_eq!(recovered.shards[0].next, next);
+    let of = |signal, ordinals| (signal, Origin { shard: 0, ordinals });
+    let settled = [of(Signal::Traces, 4..6), of(Signal::Metrics, 2..6), of(Signal::Logs, 1..6)];
+    assert_eq!(recovered.settled, settled);
+    let known: Vec<_> = recovered.known_origins().map(|(signal, origin)| (signal, origin.clone())).collect();
+    assert_eq!(known.len(), 4);
+    assert!(known.contains(&of(Signal::Logs, 8..9)));
 }
 
 #[tokio::test]
@@ -147,7 +169,7 @@ async fn the_file_does_not_grow_with_what_passed_through() {
         let commit = store.push(ids.map(|id| settled(Some(id), 0, id..id + 1)).collect());
         written(&store, commit).await;
         store.push(vec![spool(10_000 + round, &body, 0, 0..1)]);
-        let commit = store.push(vec![checkpoint(0, (round + 1) * 40, &[])]);
+        let commit = store.push(vec![checkpoint(0, spans((round + 1) * 40), &[])]);
         written(&store, commit).await;
         sizes.push(fs::metadata(dir.path().join("state.db")).unwrap().len());
     }
@@ -226,7 +248,7 @@ async fn another_version_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     held(dir.path()).await;
     for (sql, found) in [
-        ("PRAGMA user_version = 2; UPDATE meta SET value = 2 WHERE key = 'format'", 2),
+        ("PRAGMA user_version = 1; UPDATE meta SET value = 1 WHERE key = 'format'", 1),
         // A format that is nothing like this one.
         ("DROP TABLE meta; PRAGMA user_version = 99", 99),
     ] {
@@ -236,7 +258,7 @@ async fn another_version_is_refused_and_left_alone() {
         assert_eq!(
             error.to_string(),
             format!(
-                "the state directory {} was written in format {found}, and this bridge reads format 1 only; let the \
+                "the state directory {} was written in format {found}, and this bridge reads format 2 only; let the \
                  bridge that wrote it deliver what it holds, or move the directory away to begin a new one (what it \
                  holds is not sent then)",
                 dir.path().display()
