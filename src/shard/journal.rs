@@ -2,7 +2,8 @@
 //!
 //! The engine is deterministic: the same inputs with the same `now` make the same outputs, ids included. So the inputs
 //! since the last checkpoint are kept, and nothing of what the engine made of them. Outputs are known by their
-//! *ordinal*: the first span that the shard ever made has 0, and the count goes on across restarts.
+//! *ordinal*: the first span that the shard ever made has 0, as have its first metric and its first record, and the counts go
+//! on across restarts.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::policy::Policy;
 use crate::engine::{Settings, StreamId};
-use crate::store::{Commit, Op, ShardCheckpoint, Store};
-use crate::time::Now;
+use crate::exporter::signal::Signal;
+use crate::store::{Commit, Op, Ordinals, ShardCheckpoint, Store};
+use crate::time::{Now, UnixNanos};
 use crate::worker::{Identity, WorkerKey};
 
 /// What a record takes, apart from its messages, at first.
@@ -68,6 +70,13 @@ pub enum Happened<'a> {
     Due,
     /// The bridge was to end, and its state to be kept.
     Paused,
+    /// A collection of all metrics began.
+    Collect {
+        /// Of this time.
+        at: UnixNanos,
+    },
+    /// It went on for one turn.
+    CollectMore,
 }
 
 /// What a shard says of itself beside the state of its engine.
@@ -94,7 +103,7 @@ pub struct Journal {
     fingerprint: u64,
     /// What happened in this turn.
     records: Vec<u8>,
-    next_ordinal: u64,
+    next: Ordinals,
     /// What was pushed is in this commit or in one before.
     pushed: Commit,
     /// Something was pushed since the last checkpoint.
@@ -102,15 +111,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal that goes on at `next_ordinal`.
+    /// A journal that goes on at `next`.
     #[must_use]
-    pub fn new(shard: u16, store: Store, fingerprint: u64, next_ordinal: u64) -> Self {
+    pub fn new(shard: u16, store: Store, fingerprint: u64, next: Ordinals) -> Self {
         Self {
             shard,
             store,
             fingerprint,
             records: Vec::new(),
-            next_ordinal,
+            next,
             pushed: Commit::default(),
             is_behind: true,
         }
@@ -124,16 +133,18 @@ impl Journal {
         write(&mut self.records, &Record { now, happened });
     }
 
-    /// Takes numbers for `outputs`, and hands over what was noted. Returns the first number, and the commit without which
-    /// the outputs must not leave the bridge: else a restart would not know that it had made them.
-    pub fn push(&mut self, outputs: u64) -> (u64, Commit) {
+    /// Takes numbers for so many outputs, and hands over what was noted. Returns the first numbers, and the commit without
+    /// which the outputs must not leave the bridge: else a restart would not know that it had made them.
+    pub fn push(&mut self, outputs: Ordinals) -> (Ordinals, Commit) {
         if !self.records.is_empty() {
             let records = Bytes::from(std::mem::take(&mut self.records));
             self.pushed = self.store.push(vec![Op::Journal { shard: self.shard, records }]);
             self.is_behind = true;
         }
-        let first = self.next_ordinal;
-        self.next_ordinal += outputs;
+        let first = self.next;
+        for signal in Signal::ALL {
+            self.next[signal] += outputs[signal];
+        }
         (first, self.pushed)
     }
 
@@ -148,7 +159,7 @@ impl Journal {
     pub fn whole(&self, now: Now, state: ShardCheckpoint) -> ShardCheckpoint {
         debug_assert!(self.records.is_empty(), "what was noted is pushed before");
         let head = ShardHead { now, fingerprint: self.fingerprint };
-        whole_state(head, state, self.next_ordinal)
+        whole_state(head, state, self.next)
     }
 
     /// What [`Journal::whole`] made is in this commit.
@@ -172,11 +183,11 @@ impl Journal {
 }
 
 /// A shard's checkpoint: its engine's, with the shard's own part before the engine's head.
-pub fn whole_state(head: ShardHead, mut engine: ShardCheckpoint, next_ordinal: u64) -> ShardCheckpoint {
+pub fn whole_state(head: ShardHead, mut engine: ShardCheckpoint, next: Ordinals) -> ShardCheckpoint {
     let mut whole = Vec::with_capacity(engine.head.len() + size_of::<ShardHead>());
     write(&mut whole, &head);
     whole.append(&mut engine.head);
-    ShardCheckpoint { next_ordinal, head: whole, ..engine }
+    ShardCheckpoint { next, head: whole, ..engine }
 }
 
 fn write(out: &mut Vec<u8>, value: &impl Serialize) {
@@ -214,7 +225,7 @@ pub fn split_head(head: &[u8]) -> Result<(ShardHead, &[u8]), postcard::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{Monotonic, UnixNanos};
+    use crate::time::Monotonic;
 
     fn now(nanos: u64) -> Now {
         Now { mono: Monotonic(nanos), wall: UnixNanos(-1) }
@@ -240,6 +251,8 @@ mod tests {
             Happened::Evict { spans: 3 },
             Happened::Due,
             Happened::Paused,
+            Happened::Collect { at: UnixNanos(i64::MAX) },
+            Happened::CollectMore,
         ]
         .into_iter()
         .zip(1..)

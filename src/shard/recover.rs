@@ -16,14 +16,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::engine::{
-    Damage, Engine, KnownWorker, Output, RESTORED_GRACE, Restored, Settings, Span, StreamId,
-};
-
+use crate::engine::{Damage, Engine, KnownWorker, RESTORED_GRACE, Restored, Settings, StreamId};
 use crate::shard::journal::{fingerprint, records, split_head};
+use crate::shard::made::Finished;
 use crate::shard::replay::{Replayed, Settled, replay};
 use crate::shard::shard_of;
-use crate::store::{Recovered, RecoveredShard};
+use crate::store::{Ordinals, Recovered, RecoveredShard};
 use crate::time::{Monotonic, Now};
 
 /// Where the engines stand when a bridge begins.
@@ -44,8 +42,8 @@ pub struct Beginning {
 pub struct ShardBeginning {
     /// Its engine.
     pub engine: Engine,
-    /// Of its next output.
-    pub next_ordinal: u64,
+    /// Of its next outputs.
+    pub next: Ordinals,
 }
 
 /// An output of a replay.
@@ -53,17 +51,19 @@ pub struct ShardBeginning {
 pub struct Remade {
     /// The shard that made it.
     pub shard: u16,
-    /// Its number.
+    /// Its number among those of its signal.
     pub ordinal: u64,
     /// What it is.
-    pub span: Span,
+    pub output: Finished,
 }
 
 /// Shards to which nothing has happened yet.
 #[must_use]
 pub fn fresh(settings: &Arc<Settings>, shards: u16) -> Beginning {
-    let beginning =
-        |shard| ShardBeginning { engine: Engine::new(Arc::clone(settings), shard), next_ordinal: 0 };
+    let beginning = |shard| ShardBeginning {
+        engine: Engine::new(Arc::clone(settings), shard),
+        next: Ordinals::default(),
+    };
     Beginning {
         shards: (0..shards).map(beginning).collect(),
         workers: Vec::new(),
@@ -93,8 +93,7 @@ pub fn recover(
     now: Now,
     mut on_output: impl FnMut(Remade),
 ) -> Beginning {
-    let spooled = recovered.spool.iter().flat_map(|entry| entry.origins.iter().cloned());
-    let settled = Settled::new(spooled.chain(recovered.settled.iter().cloned()));
+    let settled = Settled::new(recovered.known_origins());
     let is_whole = recovered.damaged.total() == 0 && recovered.set_aside.is_none();
     let mut beginnings = Vec::new();
     let mut replayed = 0;
@@ -113,9 +112,10 @@ pub fn recover(
         beginning.engine.streams_lost(now, RESTORED_GRACE);
         // Incarnations that another had replaced already have no grace.
         while let Some(output) = beginning.engine.next_output() {
-            if let Output::Span(span) = output {
-                on_output(Remade { shard, ordinal: beginning.next_ordinal, span });
-                beginning.next_ordinal += 1;
+            if let Some(output) = Finished::of(output) {
+                let next = &mut beginning.next[output.signal()];
+                on_output(Remade { shard, ordinal: *next, output });
+                *next += 1;
             }
         }
     }
@@ -139,12 +139,12 @@ fn go_on(
     is_whole: bool,
     on_output: &mut impl FnMut(Remade),
 ) -> (ShardBeginning, u64) {
-    let RecoveredShard { shard: number, next_ordinal, head, rows, journal } = shard;
+    let RecoveredShard { shard: number, next, head, rows, journal } = shard;
     let fresh = || Restored { engine: Engine::new(Arc::clone(settings), number), damage: Damage::default() };
     let head = head.as_deref().map(split_head);
     let (restored, mut is_exact) = match head {
         // Nothing was ever written of it, or nothing that can be read.
-        None => (fresh(), next_ordinal == 0),
+        None => (fresh(), next == Ordinals::default()),
         Some(Err(error)) => {
             tracing::error!(shard = number, %error, "a checkpoint could not be read: its open spans are lost");
             (fresh(), false)
@@ -169,19 +169,21 @@ fn go_on(
         tracing::warn!(
             shard = number,
             "what happened since the last checkpoint may not be made again exactly (another version or configuration, or \
-             damage): spans of then may be sent twice"
+             damage): what was made of it may be sent twice"
         );
     }
     // Numbers of before mean something else then.
-    let behind = settled.end_of(number).max(next_ordinal);
-    let mut ordinal = if is_exact { next_ordinal } else { behind };
+    let behind = settled.end_of(number).max(next);
+    let mut ordinals = if is_exact { next } else { behind };
     let replaying = AssertUnwindSafe(|| {
         let mut engine = engine;
-        let replayed = replay(&mut engine, journal.iter().map(AsRef::as_ref), |span| {
-            if !is_exact || !settled.contains(number, ordinal) {
-                on_output(Remade { shard: number, ordinal, span });
+        let replayed = replay(&mut engine, journal.iter().map(AsRef::as_ref), |output| {
+            let signal = output.signal();
+            let ordinal = ordinals[signal];
+            ordinals[signal] += 1;
+            if !is_exact || !settled.contains(number, signal, ordinal) {
+                on_output(Remade { shard: number, ordinal, output });
             }
-            ordinal += 1;
         });
         (engine, replayed)
     });
@@ -193,7 +195,7 @@ fn go_on(
     if replayed.is_cut {
         tracing::error!(shard = number, "a journal could not be read to its end: what arrived after is lost");
     }
-    (ShardBeginning { engine, next_ordinal: ordinal.max(behind) }, replayed.records)
+    (ShardBeginning { engine, next: ordinals.max(behind) }, replayed.records)
 }
 
 /// Numbers go on behind all of them, so that none has two meanings.
@@ -202,10 +204,13 @@ fn divided_anew(
     settings: &Arc<Settings>,
     shards: u16,
 ) -> Vec<ShardBeginning> {
-    let next_ordinal = beginnings.iter().map(|beginning| beginning.next_ordinal).max().unwrap_or_default();
+    let next = beginnings.iter().fold(Ordinals::default(), |next, beginning| next.max(beginning.next));
     let engines = beginnings.into_iter().map(|beginning| beginning.engine).collect();
     Engine::regrouped(settings, engines, shards, |worker| shard_of(worker, shards))
         .into_iter()
-        .map(|engine| ShardBeginning { engine, next_ordinal })
+        .map(|engine| ShardBeginning { engine, next })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,26 +6,28 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::engine::{Engine, Input, Output, Span};
+use crate::engine::{Engine, Input};
 use crate::event::Event;
+use crate::exporter::signal::Signal;
 use crate::shard::journal::{Happened, Record, records};
+use crate::shard::made::Finished;
 use crate::shard::task::take_event;
-use crate::store::Origin;
+use crate::store::{Ordinals, Origin};
 
 /// The outputs whose fate is on disk.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// By shard; sorted, and none touches another.
-    ranges: BTreeMap<u16, Vec<Range<u64>>>,
+    /// By shard and signal; sorted, and none touches another.
+    ranges: BTreeMap<(u16, Signal), Vec<Range<u64>>>,
 }
 
 impl Settled {
     /// Those of these origins, in whatever order.
     #[must_use]
-    pub fn new(origins: impl IntoIterator<Item = Origin>) -> Self {
-        let mut ranges: BTreeMap<u16, Vec<Range<u64>>> = BTreeMap::new();
-        for Origin { shard, ordinals } in origins {
-            ranges.entry(shard).or_default().push(ordinals);
+    pub fn new<'a>(origins: impl IntoIterator<Item = (Signal, &'a Origin)>) -> Self {
+        let mut ranges: BTreeMap<(u16, Signal), Vec<Range<u64>>> = BTreeMap::new();
+        for (signal, Origin { shard, ordinals }) in origins {
+            ranges.entry((*shard, signal)).or_default().push(ordinals.clone());
         }
         for ranges in ranges.values_mut() {
             ranges.sort_by_key(|range| range.start);
@@ -43,16 +45,21 @@ impl Settled {
 
     /// Whether the fate of this output is on disk.
     #[must_use]
-    pub fn contains(&self, shard: u16, ordinal: u64) -> bool {
-        let Some(ranges) = self.ranges.get(&shard) else { return false };
+    pub fn contains(&self, shard: u16, signal: Signal, ordinal: u64) -> bool {
+        let Some(ranges) = self.ranges.get(&(shard, signal)) else { return false };
         let after = ranges.partition_point(|range| range.start <= ordinal);
         after > 0 && ranges[after - 1].contains(&ordinal)
     }
 
     /// One more than the last of them, of a shard.
     #[must_use]
-    pub fn end_of(&self, shard: u16) -> u64 {
-        self.ranges.get(&shard).and_then(|ranges| ranges.last()).map_or(0, |range| range.end)
+    pub fn end_of(&self, shard: u16) -> Ordinals {
+        let mut end = Ordinals::default();
+        for signal in Signal::ALL {
+            let last = self.ranges.get(&(shard, signal)).and_then(|ranges| ranges.last());
+            end[signal] = last.map_or(0, |range| range.end);
+        }
+        end
     }
 }
 
@@ -65,11 +72,11 @@ pub struct Replayed {
     pub is_cut: bool,
 }
 
-/// Lets what these journals say happen to `engine`; `on_span` gets what it makes, in order.
+/// Lets what these journals say happen to `engine`; `on_output` gets what it makes, in order.
 pub fn replay<'a>(
     engine: &mut Engine,
     journals: impl IntoIterator<Item = &'a [u8]>,
-    mut on_span: impl FnMut(Span),
+    mut on_output: impl FnMut(Finished),
 ) -> Replayed {
     let mut replayed = Replayed::default();
     for journal in journals {
@@ -81,11 +88,9 @@ pub fn replay<'a>(
             replayed.records += 1;
             apply(engine, record);
             while let Some(output) = engine.next_output() {
-                match output {
-                    Output::Metric(_) | Output::Record(_) => {}
-                    Output::Span(span) => on_span(span),
-                    // Who is known is asked once the replay is over; and whoever was warned has been.
-                    Output::WorkerForgotten { .. } | Output::Warning(_) => {}
+                // Of the others: who is known is asked once the replay is over, and whoever was warned has been.
+                if let Some(finished) = Finished::of(output) {
+                    on_output(finished);
                 }
             }
         }
@@ -111,6 +116,8 @@ fn apply(engine: &mut Engine, Record { now, happened }: Record<'_>) {
         }
         Happened::Due => engine.handle_timeout(now),
         Happened::Paused => engine.handle(Input::Pause, now),
+        Happened::Collect { at } => engine.handle(Input::Collect { at }, now),
+        Happened::CollectMore => engine.handle(Input::CollectMore, now),
     }
 }
 
@@ -124,16 +131,23 @@ mod tests {
 
     #[test]
     fn settled_outputs_are_those_of_any_range() {
-        let settled = Settled::new([
-            origin(0, 10..12),
-            origin(1, 0..1),
-            origin(0, 3..5),
-            origin(0, 4..8),
-            origin(0, 8..9),
-        ]);
-        let of = |shard| (0..14).filter(|ordinal| settled.contains(shard, *ordinal)).collect::<Vec<_>>();
-        assert_eq!(of(0), [3, 4, 5, 6, 7, 8, 10, 11]);
-        assert_eq!(of(1), [0]);
-        assert_eq!(of(2), [0_u64; 0]);
+        let origins = [
+            (Signal::Traces, origin(0, 10..12)),
+            (Signal::Traces, origin(1, 0..1)),
+            (Signal::Traces, origin(0, 3..5)),
+            (Signal::Metrics, origin(0, 5..6)),
+            (Signal::Traces, origin(0, 4..8)),
+            (Signal::Traces, origin(0, 8..9)),
+        ];
+        let settled = Settled::new(origins.iter().map(|(signal, origin)| (*signal, origin)));
+        let of = |shard, signal| {
+            (0..14).filter(|ordinal| settled.contains(shard, signal, *ordinal)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0, Signal::Traces), [3, 4, 5, 6, 7, 8, 10, 11]);
+        assert_eq!(of(0, Signal::Metrics), [5]);
+        assert_eq!(of(0, Signal::Logs), [0_u64; 0]);
+        assert_eq!(of(1, Signal::Traces), [0]);
+        assert_eq!(of(2, Signal::Traces), [0_u64; 0]);
+        assert_eq!(settled.end_of(0), Ordinals { spans: 12, metrics: 6, records: 0 });
     }
 }

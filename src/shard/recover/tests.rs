@@ -1,0 +1,211 @@
+//! What a start makes again, and what it leaves out.
+
+use prost::Message as _;
+use smallvec::smallvec;
+
+use super::*;
+use crate::control::policy::Policy;
+use crate::engine::Input;
+use crate::engine::metrics::settings::MetricSettings;
+use crate::event::Event;
+use crate::exporter::signal::Signal;
+use crate::proto::telemetry_value::Value;
+use crate::proto::{TelemetryEvent, TelemetryValue};
+use crate::shard::journal::{Happened, Journal};
+use crate::shard::task::take_event;
+use crate::store::{Origin, SpoolEntry, SpoolId, Store, StoreSettings};
+use crate::time::UnixNanos;
+use crate::worker::{Identity, WorkerKey};
+
+const STREAM: StreamId = StreamId(1);
+
+fn now(millis: u64) -> Now {
+    let wall = 1_700_000_000_000_000_000 + (millis * 1_000_000).cast_signed();
+    Now { mono: Monotonic(millis * 1_000_000), wall: UnixNanos(wall) }
+}
+
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings { metrics: Some(MetricSettings::default()), records: true, ..Settings::default() })
+}
+
+/// A shard that writes its journal, and everything that its engine made.
+struct Life {
+    engine: Engine,
+    journal: Journal,
+    made: Vec<(Signal, u64, Finished)>,
+}
+
+impl Life {
+    fn begin(store: Store) -> Self {
+        let settings = settings();
+        let journal = Journal::new(0, store, fingerprint(&settings), Ordinals::default());
+        Self { engine: Engine::new(settings, 0), journal, made: Vec::new() }
+    }
+
+    fn happen(&mut self, now: Now, happened: Happened<'_>, handle: impl FnOnce(&mut Engine)) {
+        self.journal.note(now, happened);
+        handle(&mut self.engine);
+        let mut outputs = Vec::new();
+        while let Some(output) = self.engine.next_output() {
+            outputs.extend(Finished::of(output));
+        }
+        let mut count = Ordinals::default();
+        for output in &outputs {
+            count[output.signal()] += 1;
+        }
+        let (mut next, _) = self.journal.push(count);
+        for output in outputs {
+            let signal = output.signal();
+            self.made.push((signal, next[signal], output));
+            next[signal] += 1;
+        }
+    }
+
+    fn open(&mut self) {
+        let worker = WorkerKey { node: "n".into(), id: "w".into(), pid: Some(7) };
+        let (identity, policy) = (Arc::new(Identity::default()), Arc::new(Policy::default()));
+        let happened = Happened::Opened {
+            stream: STREAM,
+            worker: worker.clone(),
+            identity: Arc::clone(&identity),
+            policy: Arc::clone(&policy),
+        };
+        let input = Input::StreamOpened { stream: STREAM, worker, identity, policy };
+        self.happen(now(0), happened, |engine| engine.handle(input, now(0)));
+    }
+
+    fn send(&mut self, at: Now, events: &[TelemetryEvent]) {
+        let messages: Vec<bytes::Bytes> = events.iter().map(|event| event.encode_to_vec().into()).collect();
+        self.happen(at, Happened::Messages { stream: STREAM, messages: (&messages[..]).into() }, |engine| {
+            let mut event = Event::default();
+            messages.iter().for_each(|message| take_event(engine, STREAM, message, &mut event, at));
+        });
+    }
+
+    fn wait(&mut self, until: Now) {
+        self.happen(until, Happened::Due, |engine| engine.handle_timeout(until));
+    }
+
+    fn collect(&mut self, at: Now) {
+        self.happen(at, Happened::Collect { at: at.wall }, |engine| {
+            engine.handle(Input::Collect { at: at.wall }, at);
+        });
+        while self.engine.is_collecting() {
+            self.happen(at, Happened::CollectMore, |engine| engine.handle(Input::CollectMore, at));
+        }
+    }
+}
+
+fn event(name: &str, at: Now) -> TelemetryEvent {
+    TelemetryEvent {
+        event_parts: name.split('.').map(str::to_owned).collect(),
+        timestamp_ns: at.wall.0,
+        ..TelemetryEvent::default()
+    }
+}
+
+fn measured(name: &str, at: Now, key: &str, value: i64) -> TelemetryEvent {
+    let value = TelemetryValue { value: Some(Value::IntValue(value)) };
+    TelemetryEvent { measurements: [(key.to_owned(), value)].into(), ..event(name, at) }
+}
+
+/// Spans, points and records of some seconds, journalled and then forgotten, as by a kill.
+async fn life(dir: &std::path::Path) -> Vec<(Signal, u64, Finished)> {
+    let store = open(dir).0;
+    let mut life = Life::begin(store.clone());
+    life.open();
+    for round in 0..3 {
+        let at = now(100 + round * 10_000);
+        life.send(
+            at,
+            &[
+                event("tool.run.start", at),
+                measured("tool.run.stop", at, "duration", 1_000),
+                measured("cache.lookup", at, "hits", 1),
+                event("worker.note", at),
+            ],
+        );
+        life.wait(now(5_000 + round * 10_000));
+        life.collect(now(9_000 + round * 10_000));
+    }
+    assert!(store.close().await);
+    for signal in Signal::ALL {
+        let count = life.made.iter().filter(|(of, ..)| *of == signal).count();
+        assert!(count >= 3, "{count} of {signal}");
+    }
+    life.made
+}
+
+fn open(dir: &std::path::Path) -> (Store, Recovered) {
+    Store::open(StoreSettings::new(dir.to_owned(), Arc::new(crate::app::start_clock()))).unwrap()
+}
+
+/// What a start makes again of all that, and where the shard's numbers go on.
+fn again(mut recovered: Recovered, settings: &Arc<Settings>) -> (Vec<(Signal, u64, Finished)>, Ordinals) {
+    let mut remade = Vec::new();
+    let beginning = recover(&mut recovered, settings, 1, now(60_000), |Remade { shard, ordinal, output }| {
+        assert_eq!(shard, 0);
+        remade.push((output.signal(), ordinal, output));
+    });
+    (remade, beginning.shards[0].next)
+}
+
+#[tokio::test]
+async fn a_replay_makes_the_same_spans_points_and_records_with_the_same_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = life(dir.path()).await;
+
+    let (remade, _) = again(open(dir.path()).1, &settings());
+
+    assert_eq!(remade, made);
+}
+
+/// The fate of one output of each signal is known, as settled or as a batch on disk: these are not made again, and nothing else
+/// is taken for them.
+#[tokio::test]
+async fn what_has_its_fate_is_left_out_signal_by_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut expected = life(dir.path()).await;
+    let mut recovered = open(dir.path()).1;
+    let origin = |ordinal| Origin { shard: 0, ordinals: ordinal..ordinal + 1 };
+    recovered.settled = vec![(Signal::Traces, origin(2)), (Signal::Metrics, origin(1))];
+    recovered.spool = vec![SpoolEntry {
+        id: SpoolId(0),
+        signal: Signal::Logs,
+        items: 1,
+        bytes: 1,
+        filled_at: UnixNanos(0),
+        origins: smallvec![origin(0)],
+    }];
+    let known = [(Signal::Traces, 2), (Signal::Metrics, 1), (Signal::Logs, 0)];
+    expected.retain(|(signal, ordinal, _)| !known.contains(&(*signal, *ordinal)));
+
+    let (remade, _) = again(recovered, &settings());
+
+    assert_eq!(remade, expected);
+}
+
+/// With other settings the same events may make something else: then no output passes for one whose fate is known, of any
+/// signal.
+#[tokio::test]
+async fn numbers_of_another_run_are_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = life(dir.path()).await;
+    let mut recovered = open(dir.path()).1;
+    let ends = [(Signal::Traces, 40), (Signal::Metrics, 70), (Signal::Logs, 50)];
+    let all = |end| Origin { shard: 0, ordinals: 0..end };
+    recovered.settled = ends.map(|(signal, end)| (signal, all(end))).into();
+    recovered.damaged.rows = 1;
+
+    let (remade, next) = again(recovered, &settings());
+
+    assert_eq!(remade.len(), made.len());
+    for ((signal, ordinal, output), (_, was, before)) in remade.iter().zip(&made) {
+        let (_, end) = ends.iter().find(|(of, _)| of == signal).unwrap();
+        assert_eq!((*ordinal, output), (end + was, before));
+    }
+    for (signal, end) in ends {
+        let count = made.iter().filter(|(of, ..)| *of == signal).count();
+        assert_eq!(next[signal], end + count as u64);
+    }
+}
