@@ -41,6 +41,7 @@ use crate::exporter::retry::Outcome;
 pub use crate::exporter::settings::{Destination, ExporterSettings};
 use crate::exporter::settings::{FileTarget, Protocol};
 use crate::exporter::signal::Signal;
+pub use crate::exporter::signals::{ExportSnapshots, Exporters};
 use crate::exporter::spool::{Loaded, NOBODY_WAITS, SpoolStore};
 use crate::exporter::tls::TlsError;
 use crate::store::{Commit, Op, Origin, SignalSums, SpoolEntry, SpoolId};
@@ -65,6 +66,7 @@ pub mod resource;
 pub mod retry;
 pub mod settings;
 pub mod signal;
+mod signals;
 pub mod spool;
 #[cfg(test)]
 pub(crate) mod testing;

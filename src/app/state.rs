@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{RunError, clock};
-use crate::config::StateSettings;
+use crate::config::{Config, StateSettings};
 use crate::diagnostics::lifecycle;
-use crate::engine::sampler::Sampler;
 use crate::engine::{self, Span};
 use crate::exporter::signal::Signal;
 use crate::exporter::spool::{Load, SpoolStore};
-use crate::exporter::{ExporterHandle, Parts};
+use crate::exporter::{Exporters, Parts};
 use crate::shard::journal::{ShardHead, whole_state};
+use crate::shard::made::Finished;
 use crate::shard::recover::{self, Beginning, Remade};
 use crate::shard::{ShardMessage, Shards};
 use crate::store::{Commit, Op, Recovered, SpoolId, Store, StoreSettings};
@@ -73,19 +73,23 @@ pub(super) fn inherited(recovered: &Recovered) -> u64 {
     if recovered.is_behind { traces.map(|entry| entry.items).sum() } else { 0 }
 }
 
-/// What the exporter is told beside its settings: the sampler, the store, and what is in it.
+/// What the exporter of a signal is told beside its settings: the sampler, the store, and what is in it.
 pub(super) fn exporter_parts(
-    sampler: Sampler,
+    signal: Signal,
+    config: &Config,
     store: Option<&Store>,
     recovered: Option<&mut Recovered>,
 ) -> Parts {
-    let mut parts =
-        Parts { sampler: Some(Box::new(move |span: &mut Span| sampler.judge(span))), ..Parts::default() };
+    let mut parts = Parts { signal: Some(signal), ..Parts::default() };
+    if signal == Signal::Traces {
+        let sampler = config.otel.sampler(config.sampling);
+        parts.sampler = Some(Box::new(move |span: &mut Span| sampler.judge(span)));
+    }
     if let (Some(store), Some(recovered)) = (store, recovered) {
         parts.store = Some(Arc::new(store.clone()));
         parts.begins_with_checkpoint = true;
         parts.left = recovered.spool.clone();
-        parts.sums = recovered.sums.remove(&Signal::Traces).unwrap_or_default();
+        parts.sums = recovered.sums.remove(&signal).unwrap_or_default();
     }
     parts
 }
@@ -113,19 +117,26 @@ impl SpoolStore for Store {
     }
 }
 
-/// Makes the engines of what was kept, and gives the exporter what they make on the way.
+/// Makes the engines of what was kept, and gives the exporters what they make on the way.
 pub(super) fn go_on(
     recovered: &mut Recovered,
     settings: &Arc<engine::Settings>,
     shards: u16,
     now: Now,
-    exporter: &ExporterHandle,
+    exporters: &Exporters,
 ) -> Beginning {
     let _recovery = lifecycle("recovery").entered();
-    let beginning = recover::recover(recovered, settings, shards, now, |Remade { shard, ordinal, span }| {
-        // It leaves with the first commit, which nothing is sent before.
-        exporter.export_from(vec![span], Some((shard, ordinal)), Commit::default());
-    });
+    let beginning =
+        recover::recover(recovered, settings, shards, now, |Remade { shard, ordinal, output }| {
+            let first = Some((shard, ordinal));
+            // It leaves with the first commit, which nothing is sent before.
+            let needs = Commit::default();
+            match output {
+                Finished::Span(span) => exporters.traces.export_from(vec![span], first, needs),
+                Finished::Metric(metric) => exporters.metrics.export_metrics(vec![metric], first, needs),
+                Finished::Record(record) => exporters.logs.export_records(vec![record], first, needs),
+            }
+        });
     tracing::info!(
         workers = beginning.workers.len(),
         replayed = beginning.replayed,
@@ -134,22 +145,21 @@ pub(super) fn go_on(
     beginning
 }
 
-/// Puts everything as it stands into one commit, from which a later start goes on, and waits for it. The exporter's task must
+/// Puts everything as it stands into one commit, from which a later start goes on, and waits for it. The exporters' tasks must
 /// not run before: what a replay made is on disk before it is sent.
 pub(super) async fn write_all(
     beginning: &mut Beginning,
     store: &Store,
     fingerprint: u64,
     now: Now,
-    exporter: &ExporterHandle,
+    exporters: &Exporters,
 ) {
     let mut ops = vec![Op::ForgetShards];
     for (shard, number) in beginning.shards.iter_mut().zip(0..) {
-        let state =
-            whole_state(ShardHead { now, fingerprint }, shard.engine.checkpoint_all(), shard.next_ordinal);
+        let state = whole_state(ShardHead { now, fingerprint }, shard.engine.checkpoint_all(), shard.next);
         ops.push(Op::Checkpoint { shard: number, state });
     }
-    let commit = exporter.persist_with(false, |spooled| {
+    let commit = exporters.persist_with(false, |spooled| {
         ops.extend(spooled);
         store.push(ops)
     });
@@ -167,7 +177,7 @@ async fn is_durable(store: &Store, commit: Commit, within: Duration) -> bool {
 pub(super) async fn checkpoints(
     store: Store,
     shards: Shards,
-    exporter: ExporterHandle,
+    exporters: Exporters,
     interval: Duration,
     stop: CancellationToken,
 ) {
@@ -191,7 +201,7 @@ pub(super) async fn checkpoints(
                 continue;
             }
         }
-        write_everything(&store, &shards, &exporter).instrument(lifecycle("checkpoint")).await;
+        write_everything(&store, &shards, &exporters).instrument(lifecycle("checkpoint")).await;
         // If it is wanted once more, not at once.
         tokio::select! {
             () = stop.cancelled() => return,
@@ -202,7 +212,7 @@ pub(super) async fn checkpoints(
 
 /// What the store knew is not to be relied on any more: everything, of every shard, in one commit. The shards wait for it,
 /// so that nothing happens between what they say and the commit that holds it.
-pub(super) async fn write_everything(store: &Store, shards: &Shards, exporter: &ExporterHandle) {
+pub(super) async fn write_everything(store: &Store, shards: &Shards, exporters: &Exporters) {
     let mut ops = vec![Op::ForgetShards];
     let (written, receiver) = watch::channel(None);
     let ask = |state| ShardMessage::WriteWhole { state, written: receiver.clone() };
@@ -210,7 +220,7 @@ pub(super) async fn write_everything(store: &Store, shards: &Shards, exporter: &
         let Some(state) = state else { return };
         ops.push(Op::Checkpoint { shard, state });
     }
-    let commit = exporter.persist_with(true, |spooled| {
+    let commit = exporters.persist_with(true, |spooled| {
         ops.extend(spooled);
         store.push(ops)
     });

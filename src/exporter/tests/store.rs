@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::peer::{Answer, GrpcPeer, nobody};
 use super::*;
 use crate::exporter::spool::{Load, SpoolStore};
-use crate::exporter::testing::metric;
-use crate::exporter::{Parts, build_with};
+use crate::exporter::testing::{metric, record};
+use crate::exporter::{Exporters, Parts, build_with};
 use crate::store::{Commit, Op, Origin, SignalSums, SpoolEntry, SpoolId};
 
 /// Keeps everything in memory; durable at once, unless the test holds it back.
@@ -183,6 +183,42 @@ async fn a_checkpoint_comes_after_everything_made_before_it() {
         assert!(ops.is_empty());
         Commit(1)
     });
+}
+
+/// Whatever the signals have not written yet is in the commit of a checkpoint, each as its own batch.
+#[tokio::test]
+async fn one_commit_holds_what_is_left_of_all_signals() {
+    let store = MemoryStore::new(true);
+    let mut settings = settings(Protocol::Grpc, &format!("http://{}", nobody()));
+    settings.batch.delay = Duration::from_secs(3600);
+    // They do not run: the first commit comes before.
+    let mut tasks = Vec::new();
+    let [traces, metrics, logs] = Signal::ALL.map(|signal| {
+        let parts = Parts { signal: Some(signal), begins_with_checkpoint: true, ..store.parts() };
+        let (handle, task) = build_with(settings.clone(), clock(), parts).unwrap();
+        tasks.push(task);
+        handle
+    });
+    let exporters = Exporters { traces, metrics, logs };
+    exporters.traces.export_from(vec![span("a"), span("b")], Some((0, 5)), Commit(0));
+    exporters.metrics.export_metrics(vec![metric("m", 3)], Some((0, 7)), Commit(0));
+    exporters.logs.export_records(vec![record("r")], Some((0, 5)), Commit(0));
+
+    let mut pushes = Vec::new();
+    let commit = exporters.persist_with(false, |ops| {
+        let spooled = ops.iter().filter_map(|op| match op {
+            Op::Spool { signal, items, origins, .. } => Some((*signal, *items, origins.to_vec())),
+            Op::Journal { .. } | Op::Settled { .. } | Op::Checkpoint { .. } | Op::ForgetShards => None,
+        });
+        pushes.push(spooled.collect::<Vec<_>>());
+        store.push(ops)
+    });
+
+    let of = |ordinals| vec![Origin { shard: 0, ordinals }];
+    let batches =
+        vec![(Signal::Traces, 2, of(5..7)), (Signal::Metrics, 3, of(7..8)), (Signal::Logs, 1, of(5..6))];
+    assert_eq!((pushes, commit), (vec![batches], Commit(1)));
+    assert!(exporters.snapshots().iter().all(ExportSnapshot::adds_up));
 }
 
 #[tokio::test]
