@@ -5,12 +5,13 @@
 //! is a state directory), the exporter flushes, and what is left is on disk.
 
 mod clock;
+mod collections;
 mod descriptors;
+mod exporters;
 mod own;
 mod run;
 mod state;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::config::{Config, ReceiverSettings};
 use crate::control::policies::Policies;
 use crate::engine::EventLedger;
 use crate::exporter::signal::Signal;
-use crate::exporter::{self, ExportSnapshot, ExporterHandle};
+use crate::exporter::{ExportSnapshot, ExportSnapshots, Exporters};
 use crate::receiver::refusals::{RefusedConnection, Unauthenticated};
 use crate::receiver::registry::{Registry, Returning};
 use crate::receiver::stats::ReceiverStats;
@@ -39,7 +40,9 @@ use crate::shard::journal::{Journal, fingerprint};
 use crate::shard::recover::{fresh, last_instant};
 use crate::shard::{Capacity, SHARD_CHANNEL_CAPACITY, ShardMessage, ShardTask, Shards, Tap};
 use crate::store::{self, Store};
-use crate::time::Now;
+use crate::time::{Now, UnixNanos};
+
+use collections::Collections;
 
 pub(crate) use clock::{after, start as start_clock};
 pub(crate) use own::own_telemetry;
@@ -96,11 +99,14 @@ pub struct App {
     /// Where the admin port is.
     pub admin_addr: SocketAddr,
     shards: Shards,
-    exporter: ExporterHandle,
+    exporters: Exporters,
+    /// Nothing where no metrics are made.
+    collections: Option<Collections>,
     drain: Drain,
     readiness: Readiness,
     stop_admin: CancellationToken,
-    stop_checkpoints: CancellationToken,
+    /// Checkpoints and collections.
+    stop_periodic: CancellationToken,
     store: Option<Store>,
     /// Spans on disk at the start that no engine knows of any more.
     inherited: u64,
@@ -120,26 +126,27 @@ impl App {
         let inherited = recovered.as_ref().map_or(0, state::inherited);
         let begun = recovered.as_ref().map(last_instant).unwrap_or_default();
         let clock: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(clock::start_at(begun));
-        let exporter_clock = Arc::clone(&clock);
-        let mut settings = config.otel.exporter_settings(Signal::Traces, config.same_host, clock::seed());
-        settings.queue.max_spool_bytes = config.state.max_spool_bytes;
-        let parts =
-            state::exporter_parts(config.otel.sampler(config.sampling), store.as_ref(), recovered.as_mut());
-        let (exporter, export) = exporter::build_with(settings, move || exporter_clock(), parts)
-            .map_err(|error| RunError::Usage(error.to_string()))?;
+        let exporters::Built { exporters, tasks: exports } =
+            exporters::build(&config, &clock, store.as_ref(), recovered.as_mut())?;
 
         let shards = u16::try_from(threads()).expect("threads are few");
         let settings = Arc::new(config.engine.clone());
         let fingerprint = fingerprint(&settings);
         let mut beginning = match &mut recovered {
-            Some(recovered) => state::go_on(recovered, &settings, shards, clock(), &exporter),
+            Some(recovered) => state::go_on(recovered, &settings, shards, clock(), &exporters),
             None => fresh(&settings, shards),
         };
         if let Some(store) = &store {
-            state::write_all(&mut beginning, store, fingerprint, clock(), &exporter).await;
+            state::write_all(&mut beginning, store, fingerprint, clock(), &exporters).await;
         }
+        let collections = settings.metrics.is_some().then(|| {
+            let last = beginning.shards.iter().filter_map(|shard| shard.engine.last_collection()).max();
+            Collections::new(Arc::clone(&clock), last.unwrap_or(UnixNanos(i64::MIN)))
+        });
         let mut tasks = JoinSet::new();
-        tasks.spawn(named("exporter", export));
+        for (name, export) in exports {
+            tasks.spawn(named(name, export));
+        }
         let registry = Arc::new(Registry::new(config.receiver.max_workers));
         registry.restore(beginning.workers.into_iter().map(Returning::from), beginning.next_stream);
         let capacity = Capacity::new(usize::from(shards), config.max_open_spans, config.max_open_bytes);
@@ -147,14 +154,13 @@ impl App {
         for (number, shard) in (0..shards).zip(beginning.shards) {
             let (sender, messages) = mpsc::channel(SHARD_CHANNEL_CAPACITY);
             senders.push(sender);
-            let journal = store
-                .as_ref()
-                .map(|store| Journal::new(number, store.clone(), fingerprint, shard.next_ordinal));
+            let journal =
+                store.as_ref().map(|store| Journal::new(number, store.clone(), fingerprint, shard.next));
             let task = ShardTask {
                 number,
                 messages,
                 journal,
-                exporter: exporter.clone(),
+                exporters: exporters.clone(),
                 registry: Arc::clone(&registry),
                 capacity: capacity.clone(),
                 tap: tap.clone(),
@@ -163,16 +169,21 @@ impl App {
             tasks.spawn(named("shard", task.run(shard.engine)));
         }
         let shards = Shards::new(senders);
-        let stop_checkpoints = CancellationToken::new();
+        let stop_periodic = CancellationToken::new();
         if let Some(store) = &store {
             let checkpoints = state::checkpoints(
                 store.clone(),
                 shards.clone(),
-                exporter.clone(),
+                exporters.clone(),
                 config.state.checkpoint_interval,
-                stop_checkpoints.clone(),
+                stop_periodic.clone(),
             );
             tasks.spawn(named("checkpoints", checkpoints));
+        }
+        if let Some(collections) = &collections {
+            let interval = config.otel.metrics_interval();
+            let running = collections.clone().run(shards.clone(), interval, stop_periodic.clone());
+            tasks.spawn(named("collections", running));
         }
 
         let stats = Arc::new(ReceiverStats::default());
@@ -197,10 +208,14 @@ impl App {
             readiness: readiness.clone(),
             capacity,
             export: {
-                let (exporter, store) = (exporter.clone(), store.clone());
+                let (exporters, store) = (exporters.clone(), store.clone());
                 Arc::new(move || {
-                    export_figures(exporter.snapshot(), store.as_ref().map(Store::figures), inherited)
+                    export_figures(exporters.snapshots(), store.as_ref().map(Store::figures), inherited)
                 })
+            },
+            collections: {
+                let collections = collections.clone();
+                Arc::new(move || collections.as_ref().map(Collections::figures))
             },
             receiver: {
                 let limits = config.receiver;
@@ -230,11 +245,12 @@ impl App {
             grpc_addr,
             admin_addr,
             shards,
-            exporter,
+            exporters,
+            collections,
             drain,
             readiness,
             stop_admin,
-            stop_checkpoints,
+            stop_periodic,
             store,
             inherited,
             shutdown_timeout: config.shutdown_timeout,
@@ -261,14 +277,14 @@ impl App {
         if given_up > 0 {
             tracing::warn!(streams = given_up, "some streams could not be read to their end");
         }
-        self.stop_checkpoints.cancel();
+        self.stop_periodic.cancel();
         if let Some(store) = self.store.as_ref().filter(|store| store.is_behind()) {
             // The disk may take again what it did not keep up with.
-            let written = state::write_everything(store, &self.shards, &self.exporter);
+            let written = state::write_everything(store, &self.shards, &self.exporters);
             let _ = tokio::time::timeout(left().min(CLOSING_LIMIT), written).await;
         }
         let events = self.close_shards(left().clamp(LEAST_STAGE, CLOSING_LIMIT)).await;
-        let snapshot = self.exporter.shutdown(left()).await;
+        let snapshots = self.exporters.shutdown(left()).await;
         if let Some(store) = &self.store
             && !store.close().await
         {
@@ -278,12 +294,14 @@ impl App {
         let ending = async { while self.tasks.join_next().await.is_some() {} };
         // What is left are connections that do not close; they end with the program.
         let _ = tokio::time::timeout(left().clamp(LEAST_STAGE, admin::server::CLOSING_LIMIT), ending).await;
-        BridgeLedger { events, export: export_figures(snapshot, None, self.inherited) }
+        BridgeLedger { events, export: export_figures(snapshots, None, self.inherited) }
     }
 
-    /// Has the shards close what is open, and adds up their last sums.
+    /// Has the shards close what is open and make their last points, and adds up their last sums.
     async fn close_shards(&self, within: Duration) -> EventLedger {
-        let answers = tokio::time::timeout(within, self.shards.ask(ShardMessage::Shutdown)).await;
+        let collect = self.collections.as_ref().map(Collections::next_time);
+        let ask = self.shards.ask(|answer| ShardMessage::Shutdown { collect, answer });
+        let answers = tokio::time::timeout(within, ask).await;
         let answers = answers.unwrap_or_else(|_| {
             tracing::error!("the engines did not close in time: the ledger lacks their events");
             Vec::new()
@@ -311,20 +329,47 @@ fn not_listening(error: receiver::BuildError) -> RunError {
 }
 
 fn export_figures(
-    snapshot: ExportSnapshot,
+    snapshots: ExportSnapshots,
     store: Option<store::StoreFigures>,
     inherited: u64,
 ) -> ExportFigures {
+    let of_all = |figure: fn(&ExportSnapshot) -> u64| snapshots.iter().map(figure).sum();
+    let has_store = store.is_some();
+    let sums = ExportFigures {
+        store: store.map(|store| StoreFigures {
+            is_working: store.state == store::StoreState::Durable,
+            commits: store.commits,
+            commits_failed: store.failures,
+            bytes: store.disk_bytes,
+            spool_limit_bytes: of_all(|snapshot| snapshot.spool_capacity_bytes),
+        }),
+        inherited,
+        queued_bytes: of_all(|snapshot| snapshot.queued_bytes),
+        queue_capacity_bytes: of_all(|snapshot| snapshot.queue_capacity_bytes),
+        requests_sent: of_all(|snapshot| snapshot.requests_sent),
+        requests_failed: of_all(|snapshot| snapshot.requests_failed),
+        requests_in_flight: of_all(|snapshot| snapshot.requests_in_flight),
+        retries: of_all(|snapshot| snapshot.retries),
+        peer_is_down: snapshots.iter().any(|snapshot| snapshot.peer_is_down),
+        ..ExportFigures::default()
+    };
+    let [traces, metrics, logs] = snapshots.map(|snapshot| signal_figures(snapshot, has_store));
+    ExportFigures { traces, metrics, logs, ..sums }
+}
+
+fn signal_figures(snapshot: ExportSnapshot, has_store: bool) -> SignalFigures {
     let spool = SpoolFigures {
         batches: snapshot.spooled_batches,
         items: snapshot.spooled,
         bytes: snapshot.spooled_bytes,
         oldest_age_ns: snapshot.oldest_age.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
     };
-    let traces = SignalFigures {
+    SignalFigures {
         accepted: snapshot.made,
-        refused: snapshot.refused.clone(),
+        refused: snapshot.refused,
         sent: snapshot.exported,
+        sampled_out: snapshot.sampled_out,
+        spooled: snapshot.spooled,
         send_failed: snapshot.send_failed,
         queue_items: snapshot.queued_items,
         queue_limit_items: snapshot.queue_capacity_items,
@@ -335,29 +380,7 @@ fn export_figures(
         batch_items: snapshot.batch_items,
         batch_bytes: snapshot.batch_bytes,
         peer_is_down: snapshot.peer_is_down,
-        spool: store.is_some().then_some(spool),
-    };
-    ExportFigures {
-        signals: BTreeMap::from([(Signal::Traces, traces)]),
-        store: store.map(|store| StoreFigures {
-            is_working: store.state == store::StoreState::Durable,
-            commits: store.commits,
-            commits_failed: store.failures,
-            bytes: store.disk_bytes,
-            spool_limit_bytes: snapshot.spool_capacity_bytes,
-        }),
-        exported: snapshot.exported,
-        sampled_out: snapshot.sampled_out,
-        spooled: snapshot.spooled,
-        inherited,
-        refused: snapshot.refused,
-        queued_bytes: snapshot.queued_bytes,
-        queue_capacity_bytes: snapshot.queue_capacity_bytes,
-        requests_sent: snapshot.requests_sent,
-        requests_failed: snapshot.requests_failed,
-        requests_in_flight: snapshot.requests_in_flight,
-        retries: snapshot.retries,
-        peer_is_down: snapshot.peer_is_down,
+        spool: has_store.then_some(spool),
     }
 }
 

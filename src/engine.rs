@@ -321,6 +321,12 @@ impl Engine {
         self.metrics.as_ref().map(|metrics| metrics.mapping.explain()).unwrap_or_default()
     }
 
+    /// The time of the last collection that began, ever; that of the next one must be later.
+    #[must_use]
+    pub fn last_collection(&self) -> Option<UnixNanos> {
+        self.metrics.as_ref().and_then(|metrics| metrics.aggregation.last_collection())
+    }
+
     /// When [`Engine::handle_timeout`] wants to be called next, at the earliest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
@@ -369,12 +375,6 @@ impl Engine {
             report::open_spans(state, query, now, &mut found, &mut total);
         }
         (found, total)
-    }
-
-    /// What the events seen so far became, and why, by name.
-    #[must_use]
-    pub fn event_reports(&self) -> Vec<EventReport> {
-        Vec::new()
     }
 
     /// Open spans of this shard, and the bytes of all that waits for something.

@@ -5,6 +5,7 @@
 
 mod capacity;
 pub mod journal;
+pub mod made;
 pub mod recover;
 pub mod replay;
 mod task;
@@ -15,9 +16,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
+use crate::engine::metrics::MetricFigures;
 use crate::engine::report::{EventReport, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::store::{Commit, ShardCheckpoint};
+use crate::time::UnixNanos;
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
@@ -69,6 +72,16 @@ pub enum ShardMessage {
     /// The admin API asks.
     OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
     /// The admin API asks.
+    Metrics(oneshot::Sender<MetricFigures>),
+    /// Make all points, a part at a time between other messages. Answered once the exporter has the last of them; not at all
+    /// if that is under way already, for an earlier time.
+    Collect {
+        /// The time of the points: the same for all shards, and later than ever before.
+        at: UnixNanos,
+        /// Hears of the end.
+        answer: oneshot::Sender<()>,
+    },
+    /// The admin API asks.
     Events(oneshot::Sender<Vec<EventReport>>),
     /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
     /// none if nothing has happened since the last one.
@@ -82,7 +95,12 @@ pub enum ShardMessage {
     },
     /// Take what is in the channel and no more, then answer and end. Where there is somewhere to write, what is open is
     /// written down; else everything open is closed, and everything held is judged.
-    Shutdown(oneshot::Sender<EventLedger>),
+    Shutdown {
+        /// The time of a last collection; none where there are no points.
+        collect: Option<UnixNanos>,
+        /// Hears the last sums.
+        answer: oneshot::Sender<EventLedger>,
+    },
 }
 
 /// The shard of a worker among so many.

@@ -41,7 +41,7 @@ async fn a_short_shutdown_timeout_is_kept_and_costs_the_ledger_nothing() {
         assert!(ledger.events.adds_up(), "{ledger:?}");
         assert_eq!(ledger.events.pending, 0);
         assert_eq!(ledger.spans_queued(), 0, "{ledger:?}");
-        assert_eq!(ledger.events.spans_made, ledger.export.refused.values().sum::<u64>());
+        assert_eq!(ledger.events.spans_made, ledger.export.traces.refused.values().sum::<u64>());
     }
 }
 

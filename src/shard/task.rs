@@ -11,12 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::drops::DropReason;
 use crate::engine::{Engine, EventLedger, Input, Output, Span, StreamId, Warning};
 use crate::event::{Event, wire};
-use crate::exporter::ExporterHandle;
+use crate::exporter::Exporters;
+use crate::exporter::signal::Signal;
 use crate::receiver::registry::Registry;
 use crate::shard::journal::{Happened, Journal};
+use crate::shard::made::Made;
 use crate::shard::{Capacity, OVERSIZED_MARKER, ShardMessage};
 use crate::store::{Commit, ShardCheckpoint};
-use crate::time::{Monotonic, Now};
+use crate::time::{Monotonic, Now, UnixNanos};
 
 /// Messages of the channel that are taken in one turn, before time-outs and outputs have theirs.
 const MESSAGES_PER_TURN: usize = 32;
@@ -33,8 +35,8 @@ pub struct ShardTask {
     pub number: u16,
     /// What it is told.
     pub messages: mpsc::Receiver<ShardMessage>,
-    /// Where finished spans go.
-    pub exporter: ExporterHandle,
+    /// Where what is finished goes.
+    pub exporters: Exporters,
     /// Where forgotten workers are reported.
     pub registry: Arc<Registry>,
     /// The bridge's own limit.
@@ -49,7 +51,8 @@ pub struct ShardTask {
 
 /// What a message asks for that takes its time.
 enum Asked {
-    End(oneshot::Sender<EventLedger>),
+    Collection(oneshot::Sender<()>),
+    End { collect: Option<UnixNanos>, answer: oneshot::Sender<EventLedger> },
     Whole { state: oneshot::Sender<ShardCheckpoint>, written: watch::Receiver<Option<Commit>> },
 }
 
@@ -65,6 +68,7 @@ impl ShardTask {
         let mut batch = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         let mut armed_for = None;
+        let mut asked_to_collect = None;
         loop {
             let due = engine.poll_timeout();
             if due != armed_for {
@@ -82,6 +86,8 @@ impl ShardTask {
                     0
                 }
                 () = self.capacity.asked(self.number.into()) => 0,
+                // The rest of a collection is made where nothing else is to be done, and other tasks have their turn.
+                () = tokio::task::yield_now(), if engine.is_collecting() => 0,
             };
             if taken == 0 && self.messages.is_closed() && self.messages.is_empty() {
                 return;
@@ -89,15 +95,16 @@ impl ShardTask {
             let mut asked_to_end = None;
             for message in batch.drain(..) {
                 match self.take(&mut engine, message) {
-                    Some(Asked::End(answer)) => asked_to_end = Some(answer),
+                    Some(Asked::Collection(answer)) => asked_to_collect = Some(answer),
+                    Some(Asked::End { collect, answer }) => asked_to_end = Some((collect, answer)),
                     Some(Asked::Whole { state, written }) => {
                         self.write_whole(&mut engine, state, written).await;
                     }
                     None => {}
                 }
             }
-            if let Some(answer) = asked_to_end {
-                return self.end(&mut engine, answer).await;
+            if let Some((collect, answer)) = asked_to_end {
+                return self.end(&mut engine, collect, answer).await;
             }
             let now = (self.clock)();
             if engine.poll_timeout().is_some_and(|at| at <= now.mono) {
@@ -109,7 +116,17 @@ impl ShardTask {
                 self.note(now, || Happened::Evict { spans: too_many as u64 });
                 engine.handle(Input::Evict { spans: too_many }, now);
             }
+            // One part a turn: whatever comes waits for no more than that.
+            if engine.is_collecting() {
+                self.collect_more(&mut engine, now);
+            }
             self.pass_on(&mut engine);
+            if !engine.is_collecting()
+                && let Some(answer) = asked_to_collect.take()
+            {
+                // Whoever asked may have gone.
+                let _ = answer.send(());
+            }
         }
     }
 
@@ -118,11 +135,16 @@ impl ShardTask {
     }
 
     /// Takes what is in the channel, so that nothing of it goes uncounted, and closes it, so that whoever still sends
-    /// hears that it is too late; then closes what is open.
-    async fn end(&mut self, engine: &mut Engine, answer: oneshot::Sender<EventLedger>) {
+    /// hears that it is too late; then closes what is open, and makes the last points.
+    async fn end(
+        &mut self,
+        engine: &mut Engine,
+        collect: Option<UnixNanos>,
+        answer: oneshot::Sender<EventLedger>,
+    ) {
         self.messages.close();
         while let Some(message) = self.messages.recv().await {
-            // Who asks for a whole checkpoint now gets none, and the last one is made below.
+            // Who asks for a whole checkpoint or a collection now gets none, and the last ones are made below.
             self.take(engine, message);
         }
         let now = (self.clock)();
@@ -131,6 +153,11 @@ impl ShardTask {
             engine.handle(Input::Pause, now);
         } else {
             engine.handle(Input::Shutdown, now);
+        }
+        self.complete_collection(engine);
+        if let Some(at) = collect {
+            self.collect(engine, at, now);
+            self.complete_collection(engine);
         }
         self.pass_on(engine);
         self.checkpoint(engine);
@@ -184,9 +211,36 @@ impl ShardTask {
                 let _ = answer.send(self.checkpoint(engine));
             }
             ShardMessage::WriteWhole { state, written } => return Some(Asked::Whole { state, written }),
-            ShardMessage::Shutdown(answer) => return Some(Asked::End(answer)),
+            ShardMessage::Metrics(answer) => {
+                let _ = answer.send(engine.metric_figures());
+            }
+            ShardMessage::Collect { at, answer } => {
+                if !engine.is_collecting() {
+                    self.collect(engine, at, now);
+                    return Some(Asked::Collection(answer));
+                }
+            }
+            ShardMessage::Shutdown { collect, answer } => return Some(Asked::End { collect, answer }),
         }
         None
+    }
+
+    fn collect(&mut self, engine: &mut Engine, at: UnixNanos, now: Now) {
+        self.note(now, || Happened::Collect { at });
+        engine.handle(Input::Collect { at }, now);
+    }
+
+    fn collect_more(&mut self, engine: &mut Engine, now: Now) {
+        self.note(now, || Happened::CollectMore);
+        engine.handle(Input::CollectMore, now);
+    }
+
+    /// Nobody waits for anything else any more.
+    fn complete_collection(&mut self, engine: &mut Engine) {
+        while engine.is_collecting() {
+            self.collect_more(engine, (self.clock)());
+            self.pass_on(engine);
+        }
     }
 
     fn note<'a>(&mut self, now: Now, happened: impl FnOnce() -> Happened<'a>) {
@@ -204,9 +258,9 @@ impl ShardTask {
         }
         let state = engine.checkpoint();
         let now = (self.clock)();
-        let exporter = &self.exporter;
+        let exporters = &self.exporters;
         Some(journal.checkpoint(now, state, |store, checkpoint| {
-            exporter.persist_with(false, |mut ops| {
+            exporters.persist_with(false, |mut ops| {
                 ops.push(checkpoint);
                 store.push(ops)
             })
@@ -234,28 +288,33 @@ impl ShardTask {
     }
 
     fn pass_on(&mut self, engine: &mut Engine) {
-        let mut spans = Vec::new();
+        let mut made = Made::default();
         while let Some(output) = engine.next_output() {
             match output {
-                Output::Span(span) => spans.push(span),
-                Output::Metric(_) | Output::Record(_) => {}
+                Output::Span(span) => made.spans.push(span),
+                Output::Metric(metric) => made.metrics.push(metric),
+                Output::Record(record) => made.records.push(record),
                 Output::WorkerForgotten { worker, streams } => self.registry.forget(&worker, streams),
                 Output::Warning(warning) => say(&warning),
             }
         }
-        let made = self.journal.as_mut().map(|journal| journal.push(spans.len() as u64));
-        if spans.is_empty() {
-            return;
-        }
-        if let Some(tap) = &self.tap {
+        let numbered = self.journal.as_mut().map(|journal| journal.push(made.count()));
+        if let Some(tap) = self.tap.as_ref().filter(|_| !made.spans.is_empty()) {
             // A watcher that does not keep up misses spans; the export does not.
-            let _ = tap.try_send(spans.clone());
+            let _ = tap.try_send(made.spans.clone());
         }
-        let (first, needs) = match made {
-            Some((first, needs)) => (Some((self.number, first)), needs),
-            None => (None, Commit::default()),
-        };
-        self.exporter.export_from(spans, first, needs);
+        let needs = numbered.map(|(_, needs)| needs).unwrap_or_default();
+        let first = |signal| numbered.map(|(first, _)| (self.number, first[signal]));
+        let Made { spans, metrics, records } = made;
+        if !spans.is_empty() {
+            self.exporters.traces.export_from(spans, first(Signal::Traces), needs);
+        }
+        if !metrics.is_empty() {
+            self.exporters.metrics.export_metrics(metrics, first(Signal::Metrics), needs);
+        }
+        if !records.is_empty() {
+            self.exporters.logs.export_records(records, first(Signal::Logs), needs);
+        }
     }
 }
 
@@ -315,3 +374,6 @@ pub(super) fn take_event<'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

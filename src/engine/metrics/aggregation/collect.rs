@@ -121,6 +121,11 @@ impl Aggregation {
         });
     }
 
+    /// The time of the collection that began last.
+    pub(crate) const fn last_collection(&self) -> Option<UnixNanos> {
+        self.last
+    }
+
     /// Whether a collection is on its way.
     pub(crate) fn is_collecting(&self) -> bool {
         self.running.is_some()
