@@ -1,7 +1,8 @@
-//! The sums: every event and every span in exactly one place, at every instant a reader can look.
+//! The sums: every event, span, point and record in exactly one place, at every instant a reader can look.
 //!
-//! The exporter is read before the engines, so that a span that is made in between counts as queued, and never as
-//! exported before it was made. Spans that an engine holds for their parent are queued as well.
+//! The exporters are read before the engines, so that a span that is made in between counts as queued, and never as
+//! exported before it was made. Spans that an engine holds for their parent are queued as well. Points and records are
+//! made when their exporter is given them.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
 use super::shards::ask;
-use super::sources::{AdminState, ExportFigures};
+use super::sources::{AdminState, ExportFigures, SignalFigures};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::ledger::Notes;
@@ -20,7 +21,7 @@ use crate::shard::ShardMessage;
 pub struct BridgeLedger {
     /// All shards together.
     pub events: EventLedger,
-    /// The exporter, read just before.
+    /// The exporters, read just before.
     pub export: ExportFigures,
 }
 
@@ -35,8 +36,8 @@ impl BridgeLedger {
     /// sum(refused)`.
     #[must_use]
     pub fn spans_queued(&self) -> u64 {
-        let refused: u64 = self.export.refused.values().sum();
-        let settled = self.export.exported + self.export.sampled_out + self.export.spooled + refused;
+        let SignalFigures { sent, sampled_out, spooled, refused, .. } = &self.export.traces;
+        let settled = sent + sampled_out + spooled + refused.values().sum::<u64>();
         // More are settled than were made only where a broken shard took its sums with it.
         self.spans_made().saturating_sub(settled)
     }
@@ -50,9 +51,6 @@ impl BridgeLedger {
             .map(|reason| (reason, events.dropped[reason.index()]))
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| (reason.as_str().to_owned(), json!(count)));
-        let nothing = json!(
-            {"made": 0, "exported": 0, "sampled_out": 0, "queued": 0, "spooled": 0, "refused": {}}
-        );
         json!({
             "events": {
                 "received": events.received,
@@ -63,18 +61,27 @@ impl BridgeLedger {
                 "pending": events.pending,
                 "dropped": dropped.collect::<Map<_, _>>(),
             },
-            "spans": {
-                "made": self.spans_made(),
-                "exported": self.export.exported,
-                "sampled_out": self.export.sampled_out,
-                "queued": self.spans_queued(),
-                "spooled": self.export.spooled,
-                "refused": self.export.refused,
-            },
-            "points": nothing,
-            "records": nothing,
+            "spans": items(self.spans_made(), self.spans_queued(), &self.export.traces),
+            "points": given(&self.export.metrics),
+            "records": given(&self.export.logs),
         })
     }
+}
+
+/// What became of the items of a signal that are made when the exporter gets them.
+fn given(figures: &SignalFigures) -> Value {
+    items(figures.accepted, figures.queue_items, figures)
+}
+
+fn items(made: u64, queued: u64, figures: &SignalFigures) -> Value {
+    json!({
+        "made": made,
+        "exported": figures.sent,
+        "sampled_out": figures.sampled_out,
+        "queued": queued,
+        "spooled": figures.spooled,
+        "refused": figures.refused,
+    })
 }
 
 /// `GET /api/v1/ledger`
@@ -171,7 +178,10 @@ mod tests {
             let ledger = BridgeLedger {
                 events: EventLedger { spans_made: made, ..EventLedger::default() },
                 export: ExportFigures {
-                    exported, sampled_out, spooled, refused: BTreeMap::from([("queue_full", refused)]),
+                    traces: SignalFigures {
+                        sent: exported, sampled_out, spooled, refused: BTreeMap::from([("queue_full", refused)]),
+                        ..SignalFigures::default()
+                    },
                     ..ExportFigures::default()
                 },
             };

@@ -10,9 +10,14 @@ use super::exposition::{Family, Format, Kind, Sample, Value};
 use super::ledger::{self, BridgeLedger};
 use super::problem::Problem;
 use super::readiness;
-use super::sources::{AdminState, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures};
+use super::shards::ask;
+use super::sources::{
+    AdminState, CollectionFigures, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures,
+};
 use crate::diagnostics::lines;
 use crate::drops::DropReason;
+use crate::engine::metrics::MetricFigures;
+use crate::shard::ShardMessage;
 
 pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) -> Result<Response, Problem> {
     let families = collect(&state).await?;
@@ -27,12 +32,15 @@ pub(super) async fn answer(State(state): State<AdminState>, headers: HeaderMap) 
 /// When a shard does not answer.
 pub(super) async fn collect(state: &AdminState) -> Result<Vec<Family>, Problem> {
     let ledger = ledger::read(state).await?;
+    let measured = ask(&state.shards, ShardMessage::Metrics).await?;
     let held = state.capacity.held();
     let figures = Figures {
         ready: state.readiness.state() == readiness::State::Serving,
         ledger,
         open_spans: held.open_spans as u64,
         open_bytes: held.open_bytes as u64,
+        measured,
+        collections: (state.collections)(),
         receiver: (state.receiver)(),
     };
     Ok(figures.families())
@@ -45,6 +53,9 @@ struct Figures {
     ledger: BridgeLedger,
     open_spans: u64,
     open_bytes: u64,
+    /// Of each shard.
+    measured: Vec<MetricFigures>,
+    collections: Option<CollectionFigures>,
     receiver: ReceiverFigures,
 }
 
@@ -67,6 +78,8 @@ impl Figures {
         families.extend(self.events());
         families.extend(self.notes());
         families.extend(self.spans());
+        families.extend(self.measured());
+        families.extend(self.collections());
         families.extend(self.export());
         families.extend(self.exporter());
         families.extend(self.exporter_sizes());
@@ -185,25 +198,74 @@ impl Figures {
         let export = &self.ledger.export;
         [
             counter("snakepit_bridge_spans_made", "Finished spans.", self.ledger.spans_made()),
-            counter("snakepit_bridge_spans_exported", "Spans that the Collector took.", export.exported),
+            counter("snakepit_bridge_spans_exported", "Spans that the Collector took.", export.traces.sent),
             counter(
                 "snakepit_bridge_spans_sampled_out",
                 "Spans that the sampler left out.",
-                export.sampled_out,
+                export.traces.sampled_out,
             ),
             reasons(
                 "snakepit_bridge_spans_refused",
                 "Spans that were not delivered and never will be, by reason.",
-                &export.refused,
+                &export.traces.refused,
             ),
             gauge(
                 "snakepit_bridge_spans_queued",
                 "Spans that wait for their parent or their export.",
                 self.ledger.spans_queued(),
             ),
-            gauge("snakepit_bridge_spans_spooled", "Spans that wait on disk.", export.spooled),
+            gauge("snakepit_bridge_spans_spooled", "Spans that wait on disk.", export.traces.spooled),
             gauge("snakepit_bridge_open_spans", "Starts without an end.", self.open_spans),
             gauge("snakepit_bridge_open_span_bytes", "What they take in memory.", self.open_bytes),
+        ]
+    }
+
+    fn measured(&self) -> [Family; 4] {
+        let sum = |figure: fn(&MetricFigures) -> u64| self.measured.iter().map(figure).sum();
+        [
+            gauge(
+                "snakepit_bridge_metric_instances",
+                "Workers that have series.",
+                sum(|one| one.instances as u64),
+            ),
+            gauge(
+                "snakepit_bridge_metric_instruments",
+                "Their instruments.",
+                sum(|one| one.instruments as u64),
+            ),
+            gauge("snakepit_bridge_metric_series", "Their series.", sum(|one| one.series as u64)),
+            counter(
+                "snakepit_bridge_metric_series_expired",
+                "Series that have ended, because nothing was measured any more or their worker was gone.",
+                sum(|one| one.expired),
+            ),
+        ]
+    }
+
+    fn collections(&self) -> [Family; 3] {
+        let family = |name, kind, help, value: fn(CollectionFigures) -> Value| {
+            let sample = self.collections.map(|figures| Sample { labels: Vec::new(), value: value(figures) });
+            Family { name, kind, help, samples: sample.into_iter().collect() }
+        };
+        [
+            family(
+                "snakepit_bridge_collections",
+                Kind::Counter,
+                "Times that all points were made.",
+                |collections| Value::Number(collections.complete),
+            ),
+            family(
+                "snakepit_bridge_collections_skipped",
+                Kind::Counter,
+                "Collections left out, because the one before was still under way.",
+                |collections| Value::Number(collections.skipped),
+            ),
+            family(
+                "snakepit_bridge_collection_duration_seconds",
+                Kind::Gauge,
+                "What the last one took, over all shards.",
+                |collections| Value::Nanos(collections.last_duration_ns),
+            ),
         ]
     }
 
@@ -212,7 +274,7 @@ impl Figures {
         [
             gauge(
                 "snakepit_bridge_export_queue_bytes",
-                "Spans that wait for their export, encoded.",
+                "What waits for its export, encoded.",
                 export.queued_bytes,
             ),
             gauge(
@@ -380,7 +442,7 @@ impl Figures {
         help: &'static str,
         value: impl Fn(&SignalFigures) -> Option<Value>,
     ) -> Family {
-        let signals = self.ledger.export.signals.iter();
+        let signals = self.ledger.export.signals().into_iter();
         let samples = signals.filter_map(|(signal, figures)| {
             Some(Sample { labels: vec![("signal", signal.to_string())], value: value(figures)? })
         });
@@ -388,7 +450,7 @@ impl Figures {
     }
 
     fn refused_by_signal(&self) -> Family {
-        let signals = self.ledger.export.signals.iter();
+        let signals = self.ledger.export.signals().into_iter();
         let samples = signals.flat_map(|(signal, figures)| {
             figures.refused.iter().map(move |(reason, count)| Sample {
                 labels: vec![("signal", signal.to_string()), ("reason", (*reason).to_owned())],
@@ -503,6 +565,8 @@ mod tests {
             ledger: BridgeLedger { events: EventLedger::default(), export: ExportFigures::default() },
             open_spans: 0,
             open_bytes: 0,
+            measured: Vec::new(),
+            collections: None,
             receiver: ReceiverFigures::default(),
         }
     }

@@ -20,6 +20,8 @@ pub struct AdminState {
     pub capacity: Capacity,
     /// The exporter's figures, now.
     pub export: Arc<dyn Fn() -> ExportFigures + Send + Sync>,
+    /// What is told of collections; nothing where no metrics are made.
+    pub collections: Arc<dyn Fn() -> Option<CollectionFigures> + Send + Sync>,
     /// The receiver's figures, now.
     pub receiver: Arc<dyn Fn() -> ReceiverFigures + Send + Sync>,
 }
@@ -33,20 +35,18 @@ impl fmt::Debug for AdminState {
     }
 }
 
-/// What became of the spans that the exporter was given.
+/// What became of what the exporters were given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportFigures {
-    /// The peer took them.
-    pub exported: u64,
-    /// The sampler left them out.
-    pub sampled_out: u64,
-    /// They wait on disk.
-    pub spooled: u64,
+    /// Of spans.
+    pub traces: SignalFigures,
+    /// Of data points.
+    pub metrics: SignalFigures,
+    /// Of log records.
+    pub logs: SignalFigures,
     /// Spans of before that no engine knows of any more, and that were on disk at the start.
     pub inherited: u64,
-    /// Not delivered, and never will be, by reason.
-    pub refused: BTreeMap<&'static str, u64>,
-    /// What waits in memory, encoded.
+    /// What waits in memory, encoded; this and the following of all signals.
     pub queued_bytes: u64,
     /// The bound of `queued_bytes`.
     pub queue_capacity_bytes: u64,
@@ -58,12 +58,18 @@ pub struct ExportFigures {
     pub requests_in_flight: u64,
     /// Requests begun for a batch that had failed before.
     pub retries: u64,
-    /// The peer fails again and again.
+    /// A peer fails again and again.
     pub peer_is_down: bool,
-    /// The same in more detail, for each signal that is exported.
-    pub signals: BTreeMap<Signal, SignalFigures>,
     /// What is kept on disk; `None` without a state directory.
     pub store: Option<StoreFigures>,
+}
+
+impl ExportFigures {
+    /// Of each signal.
+    #[must_use]
+    pub fn signals(&self) -> [(Signal, &SignalFigures); 3] {
+        [(Signal::Traces, &self.traces), (Signal::Metrics, &self.metrics), (Signal::Logs, &self.logs)]
+    }
 }
 
 /// The export of one signal. An item is a span, a data point or a log record.
@@ -75,6 +81,10 @@ pub struct SignalFigures {
     pub refused: BTreeMap<&'static str, u64>,
     /// Items that the peer took.
     pub sent: u64,
+    /// Items that the sampler left out.
+    pub sampled_out: u64,
+    /// Items that wait on disk, and are not in memory.
+    pub spooled: u64,
     /// Items in requests that failed, for now or for good; counted at every attempt.
     pub send_failed: u64,
     /// Items that wait in memory, or are on their way.
@@ -105,6 +115,8 @@ impl Default for SignalFigures {
             accepted: 0,
             refused: BTreeMap::new(),
             sent: 0,
+            sampled_out: 0,
+            spooled: 0,
             send_failed: 0,
             queue_items: 0,
             queue_limit_items: None,
@@ -146,6 +158,17 @@ pub struct StoreFigures {
     pub bytes: u64,
     /// The bound of what all spools hold.
     pub spool_limit_bytes: u64,
+}
+
+/// The collections of all metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CollectionFigures {
+    /// How many are complete.
+    pub complete: u64,
+    /// How many were left out, because the one before was still under way.
+    pub skipped: u64,
+    /// What the last one took, over all shards, in nanoseconds.
+    pub last_duration_ns: u64,
 }
 
 /// What the receiver counts.

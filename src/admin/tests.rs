@@ -13,17 +13,19 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::admin::sources::{ExportFigures, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures};
+use crate::admin::sources::{
+    CollectionFigures, ExportFigures, ReceiverFigures, SignalFigures, SpoolFigures, StoreFigures,
+};
 use crate::control::policy::{Policy, Rate};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::attributes::{AttributeValue, Attributes};
+use crate::engine::metrics::MetricFigures;
 use crate::engine::metrics::instrument::{Instrument, Kind};
 use crate::engine::report::{
     EventReport, MeasurementReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport,
 };
 use crate::engine::span::{SpanId, TraceId};
-use crate::exporter::signal::Signal;
 use crate::shard::{Capacity, ShardMessage, Shards};
 use crate::time::UnixNanos;
 use crate::token::Token;
@@ -42,7 +44,7 @@ async fn the_ledger_adds_up_over_shards_and_exporter() {
             "events": {"received": 9, "paired": 4, "rebuilt": 1, "incomplete": 1, "standalone": 1, "pending": 1,
                        "dropped": {"duplicate_end": 1}},
             "spans": {"made": 4, "exported": 2, "sampled_out": 0, "queued": 1, "spooled": 0, "refused": {"queue_full": 1}},
-            "points": {"made": 0, "exported": 0, "sampled_out": 0, "queued": 0, "spooled": 0, "refused": {}},
+            "points": {"made": 9, "exported": 6, "sampled_out": 0, "queued": 2, "spooled": 1, "refused": {}},
             "records": {"made": 0, "exported": 0, "sampled_out": 0, "queued": 0, "spooled": 0, "refused": {}},
         })
     );
@@ -363,11 +365,19 @@ impl Bridge {
             shards: Shards::new(senders),
             readiness: readiness.clone(),
             export: Arc::new(|| ExportFigures {
-                exported: 2,
-                refused: BTreeMap::from([("queue_full", 1)]),
-                signals: BTreeMap::from([(Signal::Traces, busy())]),
+                traces: busy(),
+                metrics: SignalFigures {
+                    accepted: 9,
+                    sent: 6,
+                    queue_items: 2,
+                    spooled: 1,
+                    ..SignalFigures::default()
+                },
                 store: Some(StoreFigures { is_working: true, commits: 4, ..StoreFigures::default() }),
                 ..ExportFigures::default()
+            }),
+            collections: Arc::new(|| {
+                Some(CollectionFigures { last_duration_ns: 2_500_000, ..Default::default() })
             }),
             receiver: Arc::new(ReceiverFigures::default),
             capacity: {
@@ -425,6 +435,9 @@ impl Shard {
             match message {
                 ShardMessage::Ledger(sender) => sender.send(self.ledger).unwrap(),
                 ShardMessage::Workers(sender) => sender.send(self.workers.clone()).unwrap(),
+                ShardMessage::Metrics(sender) => {
+                    sender.send(MetricFigures { series: 21, ..MetricFigures::default() }).unwrap();
+                }
                 ShardMessage::OpenSpans(query, sender) => {
                     asked.send(query).unwrap();
                     sender.send((self.open.clone(), self.open.len() as u64)).unwrap();
@@ -434,9 +447,10 @@ impl Shard {
                 | ShardMessage::Messages { .. }
                 | ShardMessage::Closed { .. }
                 | ShardMessage::Superseded { .. }
+                | ShardMessage::Collect { .. }
                 | ShardMessage::Checkpoint(_)
                 | ShardMessage::WriteWhole { .. }
-                | ShardMessage::Shutdown(_)) => panic!("the admin port only reads: {other:?}"),
+                | ShardMessage::Shutdown { .. }) => panic!("the admin port only reads: {other:?}"),
             }
         }
     }
