@@ -5,6 +5,7 @@ mod chaos;
 mod collector;
 mod connections;
 mod peer;
+mod points;
 mod sizes;
 mod state_dir;
 
@@ -126,7 +127,7 @@ impl Scene {
     }
 }
 
-/// A bridge with small batches, without delay, that logs JSON.
+/// A bridge with small batches, without delay, that logs JSON. It exports spans, and the rest where `variables` say so.
 async fn bridge_to(
     url: &str,
     transport: Transport,
@@ -143,6 +144,8 @@ async fn bridge_to(
         ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", &batch),
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_LOGS_EXPORTER", "none"),
     ]);
     all.extend(variables.iter().copied());
     let variables: Vec<_> = all.into_iter().collect();

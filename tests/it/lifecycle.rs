@@ -1,6 +1,7 @@
 //! How the bridge begins and ends, and how it keeps its workers while they, the Collector or an operator come and go.
 
 mod admin;
+mod collections;
 mod log;
 mod shutdown;
 mod workers;

@@ -10,6 +10,7 @@ pub(crate) mod faulty_peer;
 pub(crate) mod jaeger;
 pub(crate) mod load;
 pub(crate) mod peers;
+pub(crate) mod points;
 pub(crate) mod process;
 pub(crate) mod python;
 pub(crate) mod sink;

@@ -1,12 +1,12 @@
 //! The bridge is killed with -9 at random instants under load, with a state directory, again and again.
 //!
-//! The workers are honest: they send halves of spans, reconnect as who they were, and send nothing twice. As nothing
+//! The workers are honest: they send halves of spans, count, take notes, reconnect as who they were, and send nothing twice. As nothing
 //! acknowledges their events, they ask the bridge what it has received of them; what it had more than [`MARGIN`] before a
-//! kill is *sure*, and so is everything before a termination. Of what is not sure each half may be lost, and nothing else.
+//! kill is *sure*, and so is everything before a termination. Of what is not sure each event may be lost, and nothing else.
 //!
 //! `SNAKEPIT_BRIDGE_TEST_KILLS=100` is the thorough run; `SNAKEPIT_BRIDGE_TEST_SEED` repeats one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 
+use super::points::{COUNT, hit, note, notes};
 use super::{LIMIT, bridge_to};
 use crate::support::bridge::{Bridge, Ledger};
 use crate::support::faulty_peer::{FaultyPeer, Transport};
@@ -82,6 +83,7 @@ struct Chaos<'a> {
     peer: FaultyPeer,
     bridge: Option<Bridge>,
     load: Load,
+    notes: u64,
     senders: Vec<Sender>,
 }
 
@@ -101,12 +103,25 @@ struct Sender {
     received: Vec<(Instant, usize)>,
 }
 
-/// One half of a span.
+/// An event.
 #[derive(Debug)]
 struct Sent {
-    correlation_id: String,
+    what: What,
     is_sure: bool,
 }
+
+#[derive(Debug)]
+enum What {
+    /// One half of the span with this correlation id.
+    Half(String),
+    /// One that is counted.
+    Hit,
+    /// One that becomes a record.
+    Note(u64),
+}
+
+/// Between two collections: a few within the life of a bridge.
+const INTERVAL: &str = "300";
 
 impl<'a> Chaos<'a> {
     async fn run(arguments: &[&'a str], kills: usize, random: StdRng) -> Result<()> {
@@ -144,6 +159,7 @@ impl<'a> Chaos<'a> {
             peer: FaultyPeer::start(Transport::Grpc)?,
             bridge: None,
             load: Load::default(),
+            notes: 0,
             senders: (0..WORKERS).map(|number| Sender::new(format!("worker_{number}"))).collect(),
         };
         chaos.start().await?;
@@ -157,7 +173,14 @@ impl<'a> Chaos<'a> {
     /// Starts the bridge anew, and connects the workers.
     async fn start(&mut self) -> Result<()> {
         let url = self.peer.url();
-        let bridge = bridge_to(&url, Transport::Grpc, &self.arguments, &[]).await?;
+        let variables = [
+            ("OTEL_METRICS_EXPORTER", "otlp"),
+            ("OTEL_LOGS_EXPORTER", "otlp"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", INTERVAL),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", INTERVAL),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "50"),
+        ];
+        let bridge = bridge_to(&url, Transport::Grpc, &self.arguments, &variables).await?;
         for (number, sender) in self.senders.iter_mut().enumerate() {
             let connector = Connector::named(&sender.name)
                 .pid(4_000 + u32::try_from(number)?)
@@ -187,6 +210,9 @@ impl<'a> Chaos<'a> {
                 let span = self.load.next(&sender.name, lasts);
                 sender.begin(span, lasts).await?;
                 sender.finish(Some(now())).await?;
+                sender.send(What::Hit, hit()).await?;
+                sender.send(What::Note(self.notes), note(self.notes)).await?;
+                self.notes += 1;
             }
             if looked.elapsed() >= LOOK_INTERVAL {
                 looked = now();
@@ -241,8 +267,10 @@ impl<'a> Chaos<'a> {
         ensure!(status.success(), "{status}: {log}");
         ensure!(!log.contains("panicked"), "{log}");
         let ledger = Ledger::of_log(&log)?;
-        ensure!(ledger.spans.queued == 0, "left in memory: {ledger:?}");
-        ensure!(ledger.spans.refused.is_empty(), "{ledger:?}");
+        for items in [&ledger.spans, &ledger.points, &ledger.records] {
+            ensure!(items.queued == 0, "left in memory: {ledger:?}");
+            ensure!(items.refused.is_empty(), "{ledger:?}");
+        }
         Ok(ledger)
     }
 
@@ -257,7 +285,8 @@ impl<'a> Chaos<'a> {
         let mut last = None;
         let delivered = until("all to be delivered", LIMIT, async || {
             let ledger = self.bridge()?.ledger().await?;
-            let done = ledger.spans.queued == 0 && ledger.spans.spooled == 0;
+            let done =
+                [&ledger.spans, &ledger.points, &ledger.records].iter().all(|items| items.waiting() == 0);
             last = Some(ledger.clone());
             Ok(done.then_some(ledger))
         })
@@ -266,6 +295,8 @@ impl<'a> Chaos<'a> {
         // What was undecided at the end may have become spans since, and nothing has arrived.
         ensure!(ledger.events.received == terminated.events.received, "{ledger:?} after {terminated:?}");
         ensure!(ledger.spans.made >= terminated.spans.made, "{ledger:?} after {terminated:?}");
+        // Points are made as long as there is a bridge.
+        let ledger = self.terminate().await?;
         let differences = self.differences(&ledger);
         ensure!(differences.is_empty(), "{}\n{ledger:?}", differences.join("\n"));
         Ok(())
@@ -280,15 +311,17 @@ impl<'a> Chaos<'a> {
         let mut sure: BTreeMap<&str, u32> = BTreeMap::new();
         let events = || self.senders.iter().flat_map(|sender| &sender.events);
         for sent in events().filter(|sent| sent.is_sure) {
-            *sure.entry(&sent.correlation_id).or_default() += 1;
+            if let What::Half(correlation_id) = &sent.what {
+                *sure.entry(correlation_id).or_default() += 1;
+            }
         }
-        let sure_events: u32 = sure.values().sum();
+        let sure_events = events().filter(|sent| sent.is_sure).count();
         // Else the test would prove nothing.
-        if f64::from(sure_events) < 0.3 * events().count() as f64 {
+        if (sure_events as f64) < 0.3 * events().count() as f64 {
             differences.push(format!("only {sure_events} of {} events are sure", events().count()));
         }
         let received = ledger.events.received;
-        if received < u64::from(sure_events) || received > events().count() as u64 {
+        if received < sure_events as u64 || received > events().count() as u64 {
             differences.push(format!("{received} received; {sure_events} sure, {} sent", events().count()));
         }
         if taken.distinct() != ledger.spans.exported {
@@ -307,6 +340,57 @@ impl<'a> Chaos<'a> {
         }
         let lost = missing.into_keys().filter(|id| sure.get(id.as_str()) == Some(&2));
         differences.extend(lost.map(|id| format!("lost: {id}")));
+        differences.extend(self.differences_of_points(ledger));
+        differences.extend(self.differences_of_records(ledger));
+        differences
+    }
+
+    fn differences_of_points(&self, ledger: &Ledger) -> Vec<String> {
+        let points = self.peer.points();
+        let mut differences = Vec::new();
+        if let Err(error) = points.ensure_sound() {
+            differences.push(format!("{error:#}"));
+        }
+        if (ledger.points.made, ledger.points.exported) != (points.distinct(), points.distinct()) {
+            differences.push(format!("{} different points at the peer", points.distinct()));
+        }
+        for sender in &self.senders {
+            let hits = || sender.events.iter().filter(|sent| matches!(sent.what, What::Hit));
+            let sure = hits().filter(|sent| sent.is_sure).count();
+            let counted = points.sum(COUNT, Some(&sender.name));
+            if counted < sure as f64 || counted > hits().count() as f64 {
+                differences.push(format!("{counted} hits of {}; {sure} sure", sender.name));
+            }
+        }
+        let durations = points.metrics().into_iter().filter(|name| name.ends_with(".duration"));
+        let measured: f64 = durations.map(|name| points.sum(name, None)).sum();
+        if measured != ledger.spans.made as f64 {
+            differences.push(format!("{measured} durations of spans"));
+        }
+        differences
+    }
+
+    fn differences_of_records(&self, ledger: &Ledger) -> Vec<String> {
+        let mut differences = Vec::new();
+        let arrived: BTreeSet<u64> = match notes(&self.peer.records()) {
+            Ok(arrived) => arrived.into_iter().collect(),
+            Err(error) => return vec![format!("{error:#}")],
+        };
+        let count = arrived.len() as u64;
+        if (ledger.records.made, ledger.records.exported) != (count, count) {
+            differences.push(format!("{count} different records at the peer"));
+        }
+        let counted = self.peer.points().sum(COUNT, None);
+        if ledger.events.standalone as f64 != count as f64 + counted {
+            differences.push(format!("{counted} hits and {count} notes"));
+        }
+        for sent in self.senders.iter().flat_map(|sender| &sender.events).filter(|sent| sent.is_sure) {
+            if let What::Note(number) = sent.what
+                && !arrived.contains(&number)
+            {
+                differences.push(format!("lost: note {number}"));
+            }
+        }
         differences
     }
 }
@@ -326,7 +410,7 @@ impl Sender {
 
     async fn begin(&mut self, span: SentSpan, lasts: Duration) -> Result<()> {
         let [start, _] = span.events("");
-        self.send(&span, start).await?;
+        self.send(What::Half(span.correlation_id.clone()), start).await?;
         self.open.push((now() + lasts, span));
         Ok(())
     }
@@ -337,17 +421,13 @@ impl Sender {
         let due: Vec<_> = self.open.extract_if(.., is_due).collect();
         for (_, span) in due {
             let [_, stop] = span.events("");
-            self.send(&span, stop).await?;
+            self.send(What::Half(span.correlation_id), stop).await?;
         }
         Ok(())
     }
 
-    async fn send(
-        &mut self,
-        span: &SentSpan,
-        event: snakepit_otel_bridge::proto::TelemetryEvent,
-    ) -> Result<()> {
-        self.events.push(Sent { correlation_id: span.correlation_id.clone(), is_sure: false });
+    async fn send(&mut self, what: What, event: snakepit_otel_bridge::proto::TelemetryEvent) -> Result<()> {
+        self.events.push(Sent { what, is_sure: false });
         let Some(stream) = &self.stream else { bail!("{} is not connected", self.name) };
         stream.send(&event).await
     }

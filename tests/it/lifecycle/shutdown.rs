@@ -44,7 +44,7 @@ async fn a_termination_loses_nothing_that_was_sent() -> Result<()> {
         assert_eq!(worker.ended_by_bridge().await?, Code::Ok);
         let (status, log) = bridge.ended(LIMIT).await?;
         assert_eq!(status.code(), Some(0), "{log}");
-        let Ledger { events, spans } = Ledger::of_log(&log)?;
+        let Ledger { events, spans, .. } = Ledger::of_log(&log)?;
         assert_eq!((events.received, events.paired, events.incomplete, events.pending), (1_001, 1_000, 1, 0));
         assert_eq!((spans.made, spans.exported, spans.queued), (501, 501, 0));
         let arrived = sink.spans_of("worker_1", 501, LIMIT).await?;

@@ -200,6 +200,8 @@ fn lines(stdout: ChildStdout) -> Arc<Mutex<Vec<String>>> {
 pub(crate) struct Ledger {
     pub(crate) events: Events,
     pub(crate) spans: Items,
+    pub(crate) points: Items,
+    pub(crate) records: Items,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -242,11 +244,25 @@ impl Ledger {
         let Events { received, paired, rebuilt, incomplete, standalone, pending, dropped } = &self.events;
         let fates = paired + rebuilt + incomplete + standalone + pending + sum(dropped);
         ensure!(*received == fates, "{received} events received, {fates} fates");
-        let Items { made, exported, sampled_out, queued, spooled, refused } = &self.spans;
-        let places = exported + sampled_out + queued + spooled + sum(refused);
-        ensure!(*made == places, "{made} spans made, {places} accounted for");
-        ensure!(*made == paired / 2 + rebuilt + incomplete, "{made} spans made of other events");
+        for (what, items) in [("spans", &self.spans), ("points", &self.points), ("records", &self.records)] {
+            let (made, places) = (items.made, items.waiting() + items.gone());
+            ensure!(made == places, "{made} {what} made, {places} accounted for");
+        }
+        let made = self.spans.made;
+        ensure!(made == paired / 2 + rebuilt + incomplete, "{made} spans made of other events");
         Ok(())
+    }
+}
+
+impl Items {
+    /// Those whose fate is open.
+    pub(crate) const fn waiting(&self) -> u64 {
+        self.queued + self.spooled
+    }
+
+    /// Those whose fate is known.
+    fn gone(&self) -> u64 {
+        self.exported + self.sampled_out + sum(&self.refused)
     }
 }
 

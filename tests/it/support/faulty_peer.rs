@@ -22,8 +22,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tonic::Status;
 
-pub(crate) use request::{Arrived, Payload};
+pub(crate) use request::{Arrived, ArrivedRecord, Payload};
 
+use super::points::Points;
 use super::{START_LIMIT, locked, until};
 
 /// What the peer speaks.
@@ -237,6 +238,22 @@ impl FaultyPeer {
         }
         taken
     }
+
+    /// The data points of requests that the peer counts as accepted.
+    pub(crate) fn points(&self) -> Points {
+        let mut points = Points::default();
+        for received in locked(&self.shared.state).received.iter().filter(|received| received.play.takes()) {
+            received.payload.iter().for_each(|payload| payload.add_to(&mut points));
+        }
+        points
+    }
+
+    /// The log records of requests that the peer counts as accepted, in order of arrival.
+    pub(crate) fn records(&self) -> Vec<ArrivedRecord> {
+        let state = locked(&self.shared.state);
+        let taken = state.received.iter().filter(|received| received.play.takes());
+        taken.filter_map(|received| received.payload.as_ref()).flat_map(Payload::records).collect()
+    }
 }
 
 impl std::fmt::Debug for FaultyPeer {
@@ -271,6 +288,11 @@ impl Play {
     /// An HTTP status with words.
     pub(crate) fn http(status: u16) -> Self {
         Self::Http { status, retry_after: None, body: ErrorBody::StatusProtobuf }
+    }
+
+    /// Whether a request is taken that holds no spans.
+    fn takes(&self) -> bool {
+        self.rejects(1) == 0
     }
 
     /// How many of so many spans are not taken.

@@ -8,11 +8,13 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde::de::DeserializeOwned;
 
 use super::Transport;
+use crate::support::points::Points;
 use crate::support::sink::text;
 
 /// A request, decoded.
@@ -36,6 +38,13 @@ impl Arrived {
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         text(&self.span.attributes, key)
     }
+}
+
+/// A log record, with the worker that its resource names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ArrivedRecord {
+    pub(crate) worker: String,
+    pub(crate) record: LogRecord,
 }
 
 impl Payload {
@@ -78,6 +87,32 @@ impl Payload {
             _ => bail!("no OTLP is sent to {path}"),
         };
         Ok((payload, size))
+    }
+
+    /// Adds its points.
+    pub(super) fn add_to(&self, points: &mut Points) {
+        let Self::Metrics(request) = self else { return };
+        for resource in &request.resource_metrics {
+            let attributes = resource.resource.iter().flat_map(|resource| &resource.attributes);
+            let worker = text(attributes, "snakepit.worker.id").unwrap_or_default();
+            for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+                points.add(worker, metric);
+            }
+        }
+    }
+
+    /// Its log records, in order.
+    pub(super) fn records(&self) -> Vec<ArrivedRecord> {
+        let Self::Logs(request) = self else { return Vec::new() };
+        let mut records = Vec::new();
+        for resource in &request.resource_logs {
+            let attributes = resource.resource.iter().flat_map(|resource| &resource.attributes);
+            let worker = text(attributes, "snakepit.worker.id").unwrap_or_default();
+            for record in resource.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+                records.push(ArrivedRecord { worker: worker.to_owned(), record: record.clone() });
+            }
+        }
+        records
     }
 
     /// Its spans, in order.
