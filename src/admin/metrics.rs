@@ -1,5 +1,7 @@
 //! `GET /metrics`: the bridge's own figures. Names and meanings are promises; `docs/admin.md` lists them.
 
+mod measured;
+
 use std::collections::BTreeMap;
 
 use axum::extract::State;

@@ -121,7 +121,7 @@ enum What {
 }
 
 /// Between two collections: a few within the life of a bridge.
-const INTERVAL: &str = "300";
+const INTERVAL: &str = "600";
 
 impl<'a> Chaos<'a> {
     async fn run(arguments: &[&'a str], kills: usize, random: StdRng) -> Result<()> {
@@ -351,7 +351,8 @@ impl<'a> Chaos<'a> {
         if let Err(error) = points.ensure_sound() {
             differences.push(format!("{error:#}"));
         }
-        if (ledger.points.made, ledger.points.exported) != (points.distinct(), points.distinct()) {
+        // Those of the last collection may be on their way when the time of the shutdown is up: then they stay on disk.
+        if !(ledger.points.exported..=ledger.points.made).contains(&points.distinct()) {
             differences.push(format!("{} different points at the peer", points.distinct()));
         }
         for sender in &self.senders {
