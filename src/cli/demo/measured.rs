@@ -163,10 +163,10 @@ impl Measured {
             Value::Sum(_) | Value::Distribution(_) => None,
         });
         let mut tables = vec![
-            table(&["operation", "ended", "failed", "p50", "p95"], operations, style),
-            table(&["measured", "times", "sum", "p50", "p95"], distributions, style),
-            table(&["counted", "sum"], counters, style),
-            table(&["sampled", "last value", "of"], last_values.collect(), style),
+            table(&["operation", "ended", "failed", "p50", "p95"], &operations, style),
+            table(&["measured", "times", "sum", "p50", "p95"], &distributions, style),
+            table(&["counted", "sum"], &counters, style),
+            table(&["sampled", "last value", "of"], &last_values.collect::<Vec<_>>(), style),
         ];
         if self.left_out > 0 {
             tables.push(format!("  … and {} more points\n", self.left_out));
@@ -305,7 +305,7 @@ fn plain(value: f64) -> String {
 }
 
 /// Rows below a heading, the first column to the left and the others to the right; nothing without rows.
-fn table(heading: &[&str], rows: Vec<Vec<String>>, style: Style) -> String {
+fn table(heading: &[&str], rows: &[Vec<String>], style: Style) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -322,7 +322,7 @@ fn table(heading: &[&str], rows: Vec<Vec<String>>, style: Style) -> String {
         format!("  {}", cells.collect::<Vec<_>>().join("  "))
     };
     let mut text = format!("{}\n", style.paint(Tone::Faint, &line(&heading)));
-    for row in &rows {
+    for row in rows {
         text.push_str(&line(row));
         text.push('\n');
     }
