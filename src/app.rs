@@ -116,7 +116,7 @@ pub struct App {
 }
 
 impl App {
-    /// Starts every part. `tap` sees every finished span as well, as far as it keeps up.
+    /// Starts every part. `tap` sees everything that is finished as well, as far as it keeps up.
     ///
     /// # Errors
     /// When a port cannot be had, or the endpoint makes no sense.

@@ -24,6 +24,7 @@ use crate::time::UnixNanos;
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
+pub use made::Made;
 pub use task::{ShardTask, Tap};
 
 /// Messages that a shard's channel holds: enough that a stream need not wait for the task at every turn, few enough

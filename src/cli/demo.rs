@@ -1,11 +1,12 @@
 //! `demo`: simulated workers that speak real gRPC to a running bridge, and what the bridge makes of them.
 //!
 //! The bridge is the real one: workers connect to its gRPC port, spans in flight and the ledger are asked of its admin
-//! port, and finished spans come through a channel beside its export. What workers do is in [`script`], how traces are
-//! drawn in [`tree`].
+//! port, and what is finished comes through a channel beside its export. What workers do is in [`script`], how traces are
+//! drawn in [`tree`], metrics and log records in [`measured`].
 
 pub(super) mod command;
 mod director;
+mod measured;
 mod raw;
 mod report;
 mod script;
@@ -30,6 +31,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::demo::director::{Scene, Schedule};
+use crate::cli::demo::measured::Measured;
 use crate::cli::demo::report::{Ledger, OpenSpans};
 use crate::cli::demo::setup::{RECONNECT_GRACE, REORDER_WINDOW};
 use crate::cli::demo::style::{Style, Tone, escaped};
@@ -37,6 +39,7 @@ use crate::cli::demo::traces::{Gathered, Traces};
 use crate::control::policy::Policy;
 use crate::engine::Span;
 use crate::engine::attributes::AttributeValue;
+use crate::shard::Made;
 use crate::time::{Monotonic, Now};
 
 /// The delay of a batch in the demo, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
@@ -87,11 +90,11 @@ struct DemoOptions {
 /// When a worker cannot speak to the bridge, when `out` cannot be written to, or when the ledger does not add up.
 async fn perform(
     bridge: Bridge,
-    spans: mpsc::Receiver<Vec<Span>>,
+    made: mpsc::Receiver<Made>,
     options: DemoOptions,
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
-    match show(bridge, spans, options, out).await {
+    match show(bridge, made, options, out).await {
         Err(error) if is_broken_pipe(&error) => Ok(()),
         result => result,
     }
@@ -103,7 +106,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 async fn show(
     bridge: Bridge,
-    mut spans: mpsc::Receiver<Vec<Span>>,
+    mut made: mpsc::Receiver<Made>,
     options: DemoOptions,
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
@@ -113,6 +116,7 @@ async fn show(
         out,
         style,
         traces: Traces::new(QUIET, PATIENCE),
+        measured: Measured::default(),
         captions: BTreeMap::new(),
         has_shown_one: false,
     };
@@ -132,7 +136,7 @@ async fn show(
             sleep(due.map_or(Duration::MAX, |due| Duration::from_nanos(due.since(clock().mono))))
         };
         tokio::select! {
-            Some(finished) = spans.recv() => stage.gather(finished, clock().mono)?,
+            Some(finished) = made.recv() => stage.gather(finished, clock().mono)?,
             Some(scene) = scenes.recv() => stage.tell(scene)?,
             () = until(stage.traces.next_due()) => stage.show_due(clock().mono)?,
             result = &mut play, if cast.is_none() => {
@@ -142,10 +146,17 @@ async fn show(
             () = until(end) => break,
         }
     }
-    while let Ok(finished) = spans.try_recv() {
+    while let Ok(finished) = made.try_recv() {
         stage.gather(finished, clock().mono)?;
     }
     stage.show_rest()?;
+    stage.section(
+        "Measured: the metrics that the bridge makes of the same events, all workers together",
+        "",
+    )?;
+    stage.say(&stage.measured.draw_metrics(style))?;
+    stage.section("Told: the log records that it makes of events without a number", "")?;
+    stage.say(&stage.measured.draw_records(style))?;
 
     let in_flight: OpenSpans = ask(bridge.admin, "/api/v1/spans/open").await?;
     let ledger: Ledger = ask(bridge.admin, "/api/v1/ledger").await?;
@@ -176,7 +187,7 @@ fn introduction(bridge: Bridge, exports_to: Option<&str>, length: Option<Duratio
         "\n{}\n\
          3 simulated Python workers stream start and stop events to the bridge over gRPC (at {}).\n\
          The bridge finds out which stop belongs to which start and which call ran inside which, and makes\n\
-         OpenTelemetry spans of them. This is what it makes. {ends}\n{exports}",
+         OpenTelemetry spans of them, and metrics. This is what it makes. {ends}\n{exports}",
         style.paint(Tone::Heading, "snakepit-otel-bridge: what it does, by example"),
         bridge.grpc,
     )
@@ -197,6 +208,7 @@ struct Stage<'a, W> {
     out: &'a mut W,
     style: Style,
     traces: Traces,
+    measured: Measured,
     /// By correlation id.
     captions: BTreeMap<String, &'static str>,
     has_shown_one: bool,
@@ -228,8 +240,10 @@ impl<W: Write> Stage<'_, W> {
         }
     }
 
-    fn gather(&mut self, spans: Vec<Span>, now: Monotonic) -> io::Result<()> {
-        for span in spans {
+    fn gather(&mut self, made: Made, now: Monotonic) -> io::Result<()> {
+        made.metrics.iter().for_each(|metric| self.measured.measure(metric));
+        made.records.into_iter().for_each(|record| self.measured.tell(record));
+        for span in made.spans {
             if let Some(pushed_out) = self.traces.add(span, now) {
                 self.show(&pushed_out)?;
             }
@@ -303,6 +317,7 @@ mod tests {
             out: &mut out,
             style: Style::PLAIN,
             traces: Traces::new(QUIET, PATIENCE),
+            measured: Measured::default(),
             captions: BTreeMap::new(),
             has_shown_one: false,
         };
@@ -310,7 +325,7 @@ mod tests {
         stage.tell(begins).unwrap();
         let mut span = timed(named(root(1, 1), "a"), 0, 10);
         span.attributes.set("snakepit.correlation_id", AttributeValue::Text("demo-1"));
-        stage.gather(vec![span], Monotonic(0)).unwrap();
+        stage.gather(Made { spans: vec![span], ..Made::default() }, Monotonic(0)).unwrap();
         stage.show_due(Monotonic(0)).unwrap();
         stage.show_due(Monotonic(0).after(QUIET)).unwrap();
         assert_eq!(

@@ -18,7 +18,7 @@ pub enum Finished {
 }
 
 /// Outputs of one shard, in the order in which it made those of each signal.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Made {
     /// Spans.
     pub spans: Vec<Span>,
@@ -52,6 +52,12 @@ impl Finished {
 }
 
 impl Made {
+    /// Whether there is nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.metrics.is_empty() && self.records.is_empty()
+    }
+
     /// How many ordinals they take.
     #[must_use]
     pub fn count(&self) -> Ordinals {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::drops::DropReason;
-use crate::engine::{Engine, EventLedger, Input, Output, Span, StreamId, Warning};
+use crate::engine::{Engine, EventLedger, Input, Output, StreamId, Warning};
 use crate::event::{Event, wire};
 use crate::exporter::Exporters;
 use crate::exporter::signal::Signal;
@@ -26,8 +26,8 @@ const MESSAGES_PER_TURN: usize = 32;
 /// How late an alarm may be, so that spans which are due a moment apart share one: a wake-up costs more than a span.
 const ALARM_SLACK: Duration = Duration::from_millis(4);
 
-/// Spans that wait for whoever watches them; what it does not take is left out there, not in the export.
-pub type Tap = mpsc::Sender<Vec<Span>>;
+/// What is finished waits here for whoever watches; what it does not take is left out there, not in the export.
+pub type Tap = mpsc::Sender<Made>;
 
 /// The owner of one engine.
 pub struct ShardTask {
@@ -41,7 +41,7 @@ pub struct ShardTask {
     pub registry: Arc<Registry>,
     /// The bridge's own limit.
     pub capacity: Capacity,
-    /// Sees every finished span as well.
+    /// Sees everything that is finished as well.
     pub tap: Option<Tap>,
     /// Reads the clocks.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
@@ -302,9 +302,9 @@ impl ShardTask {
             }
         }
         let numbered = self.journal.as_mut().map(|journal| journal.push(made.count()));
-        if let Some(tap) = self.tap.as_ref().filter(|_| !made.spans.is_empty()) {
-            // A watcher that does not keep up misses spans; the export does not.
-            let _ = tap.try_send(made.spans.clone());
+        if let Some(tap) = self.tap.as_ref().filter(|_| !made.is_empty()) {
+            // A watcher that does not keep up misses some of it; the export does not.
+            let _ = tap.try_send(made.clone());
         }
         let needs = numbered.map(|(_, needs)| needs).unwrap_or_default();
         let first = |signal| numbered.map(|(first, _)| (self.number, first[signal]));

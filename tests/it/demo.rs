@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-/// The demo needs nothing around it, says first where it listens, shows a tree, what is in flight and a ledger that adds
-/// up, and ends by itself.
+/// The demo needs nothing around it, says first where it listens, shows a tree, metrics, log records, what is in flight and
+/// a ledger that adds up, and ends by itself.
 #[test]
 fn the_demo_shows_traces_and_ends_by_itself() {
     let output = Command::new(env!("CARGO_BIN_EXE_snakepit-otel-bridge"))
@@ -25,6 +25,11 @@ fn the_demo_shows_traces_and_ends_by_itself() {
         "  └─ snakepit.python.inference ",
         "     ├─ snakepit.python.tokenizer.encode ",
         "     └─ snakepit.python.model.forward ",
+        "  operation  ",
+        "  snakepit.python.model.inference.tokens ",
+        "  snakepit.python.cache.miss.count ",
+        "  snakepit.python.memory.sampled.rss_bytes ",
+        "  INFO   snakepit.python.worker.ready  worker_1",
         "  snakepit.python.http.request    worker_2  open for ",
     ] {
         assert!(shown.lines().any(|shown| shown.starts_with(line)), "no line begins with {line:?}:\n{shown}");

@@ -20,7 +20,7 @@ use crate::config::{Config, misspelt_variables};
 use crate::diagnostics;
 use crate::exporter::settings::FileTarget;
 
-/// Batches of finished spans that may wait to be shown.
+/// Turns of a shard whose spans, metrics and log records may wait to be shown.
 const TAP_CAPACITY: usize = 256;
 
 /// The environment, with what suits a demo where it says nothing.
@@ -31,12 +31,15 @@ struct DemoEnv<'a, E> {
 impl<E: EnvSource> EnvSource for DemoEnv<'_, E> {
     fn value(&self, name: &str) -> Option<OsString> {
         let is_said = |name: &str| non_empty(self.env, name).is_some();
-        let endpoints = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+        let is_sent = |own: &str| is_said("OTEL_EXPORTER_OTLP_ENDPOINT") || is_said(own);
+        // Most who try a demo have no Collector.
+        let unless_sent = |own: &str| {
+            (!is_said(name) && !is_sent(own)).then(|| OsString::from("none")).or_else(|| self.env.value(name))
+        };
         match name {
-            // Most who try a demo have no Collector.
-            "OTEL_TRACES_EXPORTER" if !is_said(name) && !endpoints.iter().any(|name| is_said(name)) => {
-                Some(OsString::from("none"))
-            }
+            "OTEL_TRACES_EXPORTER" => unless_sent("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+            "OTEL_METRICS_EXPORTER" => unless_sent("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+            "OTEL_LOGS_EXPORTER" => unless_sent("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
             "OTEL_BSP_SCHEDULE_DELAY"
                 if !is_said(name)
                     && self.value("OTEL_TRACES_EXPORTER").is_none_or(|value| value != "none") =>
@@ -102,7 +105,7 @@ async fn demonstrate(config: Config, length: Option<Duration>, style: Style) -> 
     let terminate = signal(SignalKind::terminate()).map_err(broken)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
     let exports_to = exports_to(&config);
-    let (tap, spans) = mpsc::channel(TAP_CAPACITY);
+    let (tap, made) = mpsc::channel(TAP_CAPACITY);
     let mut app = App::start(config, Some(tap)).await?;
     app::announce(&app)?;
 
@@ -112,7 +115,7 @@ async fn demonstrate(config: Config, length: Option<Duration>, style: Style) -> 
     let options = DemoOptions { length, exports_to, style, clock, stop: stop.clone() };
     let mut out = stdout();
     let played = tokio::select! {
-        played = perform(bridge, spans, options, &mut out) => {
+        played = perform(bridge, made, options, &mut out) => {
             played.map_err(|error| RunError::Internal(format!("{error:#}")))
         }
         broken = app.broken() => Err(RunError::Internal(format!("{broken}, which it should not"))),

@@ -67,14 +67,16 @@ mod tests {
         let drawing = draw(&events, Style::PLAIN);
         let shown: Vec<_> = drawing.lines().collect();
         assert_eq!(
-            shown[..3],
+            shown[..4],
             [
                 "  +  0.0 ms  tool.execution.start    correlation_id=demo-1 tool=summarize",
                 "  +  6.0 ms  cache.lookup.start      cache=prompts correlation_id=demo-1",
+                "  + 21.0 ms  cache.miss              correlation_id=demo-1",
                 "  + 21.0 ms  cache.lookup.stop       duration=15000000 cache=prompts correlation_id=demo-1 \
                  result=success",
             ]
         );
-        assert_eq!(shown[9], "  +320.0 ms  tool.result_size        correlation_id=demo-1 bytes=1824");
+        let size = "  +320.0 ms  tool.result_size        correlation_id=demo-1 bytes=1824 tool=summarize";
+        assert_eq!(shown[11], size);
     }
 }

@@ -107,7 +107,12 @@ impl Ledger {
             ("=", "paired", events.paired, format!("a start and its end: {halves} whole spans")),
             ("+", "rebuilt", events.rebuilt, "ends without their start: spans all the same".to_owned()),
             ("+", "incomplete", events.incomplete, "starts whose worker died: spans that say so".to_owned()),
-            ("+", "standalone", events.standalone, "other events: span events".to_owned()),
+            (
+                "+",
+                "standalone",
+                events.standalone,
+                "other events: points, span events, log records".to_owned(),
+            ),
             ("+", "pending", events.pending, "starts that wait for their end".to_owned()),
             ("+", "dropped", self.dropped(), listed(&events.dropped)),
         ];
@@ -190,7 +195,7 @@ mod tests {
   = paired      100  a start and its end: 50 whole spans
   + rebuilt       2  ends without their start: spans all the same
   + incomplete    3  starts whose worker died: spans that say so
-  + standalone    4  other events: span events
+  + standalone    4  other events: points, span events, log records
   + pending       2  starts that wait for their end
   + dropped       1  duplicate_end 1
 

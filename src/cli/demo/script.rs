@@ -42,13 +42,23 @@ pub(super) struct Call {
     /// Of its end.
     measurements: &'static [(&'static str, i64)],
     raises: Option<&'static Raised>,
-    /// A standalone event that it emits just before it ends.
-    emits: Option<(&'static str, &'static str, i64)>,
+    /// Standalone events that it emits just before it ends.
+    emits: &'static [Emitted],
     /// How many times its start is sent.
     start_copies: u8,
     /// How many times its end is sent.
     end_copies: u8,
     inner: &'static [Self],
+}
+
+/// A standalone event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Emitted {
+    name: &'static str,
+    measurements: &'static [(&'static str, i64)],
+    metadata: &'static [(&'static str, &'static str)],
+    /// It says which request it belongs to.
+    is_of_request: bool,
 }
 
 /// A Python exception.
@@ -77,8 +87,8 @@ pub(super) struct Moment {
 pub(super) enum MomentKind {
     /// The call begins.
     Start,
-    /// The call emits its standalone event.
-    Emit,
+    /// The call emits a standalone event.
+    Emit(&'static Emitted),
     /// The call ends, or raises.
     End,
 }
@@ -102,11 +112,19 @@ pub(super) static NESTED: Chapter = Chapter {
     delivery: Delivery::AsTheyHappen,
     call: Call {
         metadata: &[("tool", "summarize")],
-        emits: Some(("tool.result_size", "bytes", 1824)),
+        emits: &[
+            of_request("tool.result_size", &[("bytes", 1824)], &[("tool", "summarize")]),
+            memory(&[("rss_bytes", 812 << 20)]),
+        ],
         inner: &[
-            Call { metadata: &[("cache", "prompts")], ..call("cache.lookup", 6, 21) },
+            Call { metadata: &[("cache", "prompts")], emits: &[CACHE_MISS], ..call("cache.lookup", 6, 21) },
             Call {
                 metadata: &[("model", "pegasus-large")],
+                emits: &[of_request(
+                    "model.inference",
+                    &[("tokens", 512), ("latency_ms", 274)],
+                    &[("model", "pegasus-large")],
+                )],
                 inner: &[
                     Call { measurements: &[("tokens", 512)], ..call("tokenizer.encode", 30, 62) },
                     Call { metadata: &[("device", "cuda:0")], ..call("model.forward", 66, 291) },
@@ -125,8 +143,17 @@ pub(super) static ROUND: [Chapter; 4] = [
         delivery: Delivery::AsTheyHappen,
         call: Call {
             metadata: &[("tool", "embed_batch")],
+            emits: &[
+                of_request("tool.result_size", &[("bytes", 98_304)], &[("tool", "embed_batch")]),
+                memory(&[("rss_bytes", 871 << 20)]),
+            ],
             inner: &[Call {
                 metadata: &[("model", "minilm")],
+                emits: &[of_request(
+                    "model.inference",
+                    &[("tokens", 96), ("latency_ms", 205)],
+                    &[("model", "minilm")],
+                )],
                 inner: &[
                     Call { metadata: &[("batch", "0")], ..call("model.forward", 14, 151) },
                     Call { metadata: &[("batch", "1")], ..call("model.forward", 17, 208) },
@@ -159,8 +186,9 @@ pub(super) static ROUND: [Chapter; 4] = [
         delivery: Delivery::Backwards,
         call: Call {
             metadata: &[("tool", "classify")],
+            emits: &[memory(&[("rss_bytes", 866 << 20)])],
             inner: &[
-                call("cache.lookup", 5, 19),
+                Call { emits: &[CACHE_HIT], ..call("cache.lookup", 5, 19) },
                 Call {
                     inner: &[call("tokenizer.encode", 27, 49), call("model.forward", 53, 168)],
                     ..call("inference", 24, 180)
@@ -242,6 +270,23 @@ static TOO_LONG: Raised = Raised {
                 output = model.generate(**inputs)\nValueError: 9216 tokens, the limit is 8192",
 };
 
+const CACHE_HIT: Emitted = of_request("cache.hit", &[], &[]);
+const CACHE_MISS: Emitted = of_request("cache.miss", &[], &[]);
+
+/// An event within the request of its call.
+const fn of_request(
+    name: &'static str,
+    measurements: &'static [(&'static str, i64)],
+    metadata: &'static [(&'static str, &'static str)],
+) -> Emitted {
+    Emitted { name, measurements, metadata, is_of_request: true }
+}
+
+/// What a worker samples of itself, whatever request it is at.
+const fn memory(measurements: &'static [(&'static str, i64)]) -> Emitted {
+    Emitted { name: "memory.sampled", measurements, metadata: &[], is_of_request: false }
+}
+
 /// A call that begins and ends, and nothing else.
 const fn call(operation: &'static str, from_ms: u64, until_ms: u64) -> Call {
     Call {
@@ -251,7 +296,7 @@ const fn call(operation: &'static str, from_ms: u64, until_ms: u64) -> Call {
         metadata: &[],
         measurements: &[],
         raises: None,
-        emits: None,
+        emits: &[],
         start_copies: 1,
         end_copies: 1,
         inner: &[],
@@ -273,9 +318,8 @@ impl Chapter {
             };
             moments.push(moment(call.from_ms, call.start_copies, MomentKind::Start));
             if let Some(until_ms) = call.until_ms {
-                if call.emits.is_some() {
-                    moments.push(moment(until_ms, 1, MomentKind::Emit));
-                }
+                let emitted = call.emits.iter();
+                moments.extend(emitted.map(|emitted| moment(until_ms, 1, MomentKind::Emit(emitted))));
                 moments.push(moment(until_ms, call.end_copies, MomentKind::End));
             }
             calls.extend(call.inner);
@@ -290,54 +334,66 @@ impl Chapter {
 impl Moment {
     /// The dotted name of its event, without the prefix.
     pub(super) fn name(&self) -> String {
-        match (self.kind, self.call.raises, self.call.emits) {
-            (MomentKind::Start, _, _) => format!("{}.start", self.call.operation),
-            (MomentKind::End, None, _) => format!("{}.stop", self.call.operation),
-            (MomentKind::End, Some(_), _) => format!("{}.exception", self.call.operation),
-            (MomentKind::Emit, _, emits) => emits.map_or("", |(name, _, _)| name).to_owned(),
+        match (self.kind, self.call.raises) {
+            (MomentKind::Start, _) => format!("{}.start", self.call.operation),
+            (MomentKind::End, None) => format!("{}.stop", self.call.operation),
+            (MomentKind::End, Some(_)) => format!("{}.exception", self.call.operation),
+            (MomentKind::Emit(emitted), _) => emitted.name.to_owned(),
         }
     }
 
     /// The event that is sent.
     pub(super) fn event(&self, correlation_id: &str, stamps: Stamps) -> TelemetryEvent {
-        let mut event = TelemetryEvent {
-            event_parts: self.name().split('.').map(str::to_owned).collect(),
-            timestamp_ns: stamps.timestamp_ns,
-            ..TelemetryEvent::default()
-        };
-        let mut measure = |key: &str, value: i64| {
-            let value = TelemetryValue { value: Some(Value::IntValue(value)) };
-            event.measurements.insert(key.to_owned(), value);
-        };
-        if self.kind == MomentKind::Emit {
-            if let Some((_, measurement, value)) = self.call.emits {
-                measure(measurement, value);
+        let mut event = event(&self.name(), stamps.timestamp_ns);
+        if let MomentKind::Emit(emitted) = self.kind {
+            emitted.measurements.iter().for_each(|(key, value)| measure(&mut event, key, *value));
+            emitted.metadata.iter().for_each(|(key, value)| tell(&mut event, key, value));
+            if emitted.is_of_request {
+                event.correlation_id = correlation_id.to_owned();
             }
-            event.correlation_id = correlation_id.to_owned();
             return event;
         }
-        measure("system_time", stamps.system_time_ns);
+        measure(&mut event, "system_time", stamps.system_time_ns);
         if self.kind == MomentKind::End {
-            measure("duration", stamps.duration_ns);
-            self.call.measurements.iter().for_each(|(key, value)| measure(key, *value));
+            measure(&mut event, "duration", stamps.duration_ns);
+            self.call.measurements.iter().for_each(|(key, value)| measure(&mut event, key, *value));
         }
-        let mut tell = |key: &str, value: &str| {
-            event.metadata.insert(key.to_owned(), value.to_owned());
-        };
-        tell("correlation_id", correlation_id);
-        self.call.metadata.iter().for_each(|(key, value)| tell(key, value));
+        tell(&mut event, "correlation_id", correlation_id);
+        self.call.metadata.iter().for_each(|(key, value)| tell(&mut event, key, value));
         match (self.kind, self.call.raises) {
-            (MomentKind::Start | MomentKind::Emit, _) => {}
-            (MomentKind::End, None) => tell("result", "success"),
+            (MomentKind::Start | MomentKind::Emit(_), _) => {}
+            (MomentKind::End, None) => tell(&mut event, "result", "success"),
             (MomentKind::End, Some(raised)) => {
-                tell("result", "error");
-                tell("error_type", raised.error_type);
-                tell("error_message", raised.message);
-                tell("traceback", raised.traceback);
+                tell(&mut event, "result", "error");
+                tell(&mut event, "error_type", raised.error_type);
+                tell(&mut event, "error_message", raised.message);
+                tell(&mut event, "traceback", raised.traceback);
             }
         }
         event
     }
+}
+
+/// What the design document's worker sends first.
+pub(super) fn ready(pid: u32, now_ns: i64) -> TelemetryEvent {
+    let mut event = event("worker.ready", now_ns);
+    measure(&mut event, "system_time", now_ns);
+    tell(&mut event, "pid", &pid.to_string());
+    event
+}
+
+fn event(name: &str, timestamp_ns: i64) -> TelemetryEvent {
+    let event_parts = name.split('.').map(str::to_owned).collect();
+    TelemetryEvent { event_parts, timestamp_ns, ..TelemetryEvent::default() }
+}
+
+fn measure(event: &mut TelemetryEvent, key: &str, value: i64) {
+    let value = TelemetryValue { value: Some(Value::IntValue(value)) };
+    event.measurements.insert(key.to_owned(), value);
+}
+
+fn tell(event: &mut TelemetryEvent, key: &str, value: &str) {
+    event.metadata.insert(key.to_owned(), value.to_owned());
 }
 
 #[cfg(test)]
@@ -359,14 +415,17 @@ mod tests {
             [
                 "tool.execution.start",
                 "cache.lookup.start",
+                "cache.miss",
                 "cache.lookup.stop",
                 "inference.start",
                 "tokenizer.encode.start",
                 "tokenizer.encode.stop",
                 "model.forward.start",
                 "model.forward.stop",
+                "model.inference",
                 "inference.stop",
                 "tool.result_size",
+                "memory.sampled",
                 "tool.execution.stop",
             ]
         );
@@ -430,8 +489,12 @@ mod tests {
     fn a_standalone_event_has_its_correlation_id_in_its_own_field() {
         let stamps = Stamps { system_time_ns: 1_000, timestamp_ns: 1_200, duration_ns: 0 };
         let moments = NESTED.timeline();
-        let emit = moments.iter().find(|moment| moment.kind == MomentKind::Emit).expect("one is emitted");
-        let event = emit.event("request-1", stamps);
-        assert_eq!((event.correlation_id.as_str(), event.metadata.len()), ("request-1", 0));
+        let event = |name: &str| {
+            let moment = moments.iter().find(|moment| moment.name() == name).expect("it is emitted");
+            moment.event("request-1", stamps)
+        };
+        let size = event("tool.result_size");
+        assert_eq!((size.correlation_id.as_str(), size.metadata.len()), ("request-1", 1));
+        assert_eq!(event("memory.sampled").correlation_id, "", "it is of the worker");
     }
 }

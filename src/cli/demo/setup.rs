@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::admin::settings::AdminSettings;
 use crate::cli::demo::style::Style;
 use crate::config::Config;
-use crate::config::env::{EnvSource, non_empty};
+use crate::config::env::{EnvSource, Origin, non_empty};
 use crate::config::provenance::Source;
 use crate::config::schema::{self, Key};
 
@@ -17,6 +17,8 @@ pub(super) const REORDER_WINDOW: Duration = Duration::from_millis(300);
 pub(super) const RECONNECT_GRACE: Duration = Duration::from_secs(1);
 /// How long draining may take in the demo: a Collector that is away should not keep the prompt away.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// From one collection of metrics to the next in the demo: points are shown at the end, so they have to be made before it.
+const COLLECTION_INTERVAL: Duration = Duration::from_millis(400);
 /// Any free port.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -39,6 +41,13 @@ pub(super) fn prepare(config: &mut Config) {
     }
     if is_default(config, &schema::SHUTDOWN_TIMEOUT) {
         config.shutdown_timeout = SHUTDOWN_TIMEOUT;
+    }
+    // Points and records are shown, wherever they go beside.
+    config.engine.metrics.get_or_insert_default();
+    config.engine.records = true;
+    let interval = &mut config.otel.metrics.batches.schedule_delay;
+    if interval.origin == Origin::Default {
+        interval.value = COLLECTION_INTERVAL;
     }
     let keeps_admin = !is_default(config, &schema::ADMIN_LISTEN)
         && config.admin.token.is_none()
@@ -83,6 +92,8 @@ mod tests {
         assert_eq!(config.engine.reorder_window, REORDER_WINDOW);
         assert_eq!(config.engine.reconnect_grace, RECONNECT_GRACE);
         assert_eq!(config.shutdown_timeout, SHUTDOWN_TIMEOUT);
+        assert_eq!(config.otel.metrics.batches.schedule_delay.value, COLLECTION_INTERVAL);
+        assert!(config.engine.metrics.is_some() && config.engine.records);
     }
 
     #[test]
@@ -93,11 +104,13 @@ mod tests {
             ("SNAKEPIT_BRIDGE_REORDER_WINDOW", "500ms"),
             ("SNAKEPIT_BRIDGE_RECONNECT_GRACE", "5s"),
             ("SNAKEPIT_BRIDGE_SHUTDOWN_TIMEOUT", "10s"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "7000"),
         ]);
         assert_eq!((config.listen.port(), config.admin.listen.port()), (50_061, 9464));
         assert_eq!(config.engine.reorder_window, Duration::from_millis(500));
         assert_eq!(config.engine.reconnect_grace, Duration::from_secs(5));
         assert_eq!(config.shutdown_timeout, Duration::from_secs(10));
+        assert_eq!(config.otel.metrics.batches.schedule_delay.value, Duration::from_secs(7));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tonic::{Request, Streaming};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cli::demo::Clock;
-use crate::cli::demo::script::{Chapter, Delivery, Moment, MomentKind, Stamps};
+use crate::cli::demo::script::{self, Chapter, Delivery, Moment, MomentKind, Stamps};
 use crate::control::policy::{Policy, Rate};
 use crate::proto::service::snakepit_bridge_client::SnakepitBridgeClient;
 use crate::proto::telemetry_control::Control;
@@ -60,7 +60,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Connects, and waits until the bridge has said what it wants.
+    /// Connects, waits until the bridge has said what it wants, and says that it is ready.
     ///
     /// # Errors
     /// When the bridge cannot be reached, or refuses the stream.
@@ -88,7 +88,12 @@ impl Worker {
         if let Ok(Err(_)) = timeout(CONTROL_PATIENCE, all_told).await {
             return Err(anyhow!("the bridge ended the stream of {}", persona.id));
         }
-        Ok(Self { persona, clock, outbox, told, _reader: reader })
+        let worker = Self { persona, clock, outbox, told, _reader: reader };
+        let ready = script::ready(persona.pid, (worker.clock)().wall.0);
+        if worker.policy().enabled && worker.policy().allows("worker.ready") {
+            worker.send(&ready).await?;
+        }
+        Ok(worker)
     }
 
     pub(super) fn id(&self) -> &'static str {

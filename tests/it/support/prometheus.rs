@@ -30,7 +30,6 @@ pub(crate) struct Prometheus {
 /// One series of an answer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Sample {
-    pub(crate) metric: std::collections::BTreeMap<String, String>,
     value: (f64, String),
 }
 
