@@ -252,8 +252,8 @@ proptest! {
     fn keeping_is_foretold(
         id: [u8; 16],
         p in 0.0..1.0_f64,
-        state in prop::sample::select(vec!["", "ot=th:8", "ot=rv:6e6d1a75832a2f", "ot=th:8;rv:6e6d1a75832a2f"]),
-        (is_parent_based, is_decided, is_remote, is_sampled, is_error): (bool, bool, bool, bool, bool),
+        state in proptest::sample::select(vec!["", "ot=th:8", "ot=rv:6e6d1a75832a2f", "ot=th:8;rv:6e6d1a75832a2f"]),
+        (is_parent_based, is_decided, is_remote, is_sampled, is_error) in any::<(bool, bool, bool, bool, bool)>(),
     ) {
         let settings = if is_parent_based { SamplerSettings::parent_based(ratio(p)) } else { ratio(p) };
         let sampler = Sampler::new(settings, Exceptions { errors: true, ..Exceptions::default() });

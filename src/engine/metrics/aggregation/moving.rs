@@ -20,8 +20,11 @@ use crate::time::UnixNanos;
 pub(crate) struct Moving {
     id: InstanceId,
     instance: Instance,
-    streams: Vec<(Stream, Vec<(SeriesId, Series, Option<Arc<Attributes>>)>)>,
+    streams: Vec<(Stream, Vec<MovingSeries>)>,
 }
+
+/// With its id of before; without attributes if it takes what limits keep out.
+type MovingSeries = (SeriesId, Series, Option<Arc<Attributes>>);
 
 /// What the ids of one aggregation have become.
 #[derive(Debug, Default)]
