@@ -10,8 +10,10 @@
 //! with. Which instrument a measurement has is said by the first rule that matches, else by [`shape`]. Pure: the same names
 //! and settings give the same instruments, whatever is remembered.
 
+mod bounds;
 mod explain;
 mod instruments;
+mod maker;
 pub(crate) mod names;
 mod plan;
 pub(crate) mod point_keys;
@@ -29,63 +31,22 @@ use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metadata::{sent_name, truncated};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys};
-use crate::engine::metrics::settings::{MetricRule, MetricSettings, RuleInstrument};
+use crate::engine::metrics::settings::MetricSettings;
 use crate::engine::naming::Name;
 use crate::engine::report::EventReport;
 use crate::engine::settings::{MAX_KEY_BYTES, Settings};
 use crate::event::{Event, Value};
 
+use bounds::Bounds;
 use instruments::Instruments;
-use names::{annotation, instrument_name};
-use plan::{Becomes, MAX_MEASUREMENTS, Plan, Plans, Target};
-use rules::{Metadata, Rules};
-use shape::{COUNT, Form, Shape, event_shape, never, shape};
-use units::Scale;
+use maker::Maker;
+use names::instrument_name;
+use plan::{Becomes, Plan, Plans};
 
-/// Bounds of times: calls from a millisecond, inference of minutes.
-const SECONDS: [f64; 17] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
-/// Bounds of bytes: powers of 4 from 64 B to 1 GiB.
-const BYTES: [f64; 13] = [
-    64.0,
-    256.0,
-    1_024.0,
-    4_096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-    268_435_456.0,
-    1_073_741_824.0,
-];
-/// Bounds of tokens: those of the semantic conventions, powers of 4.
-const TOKENS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1_024.0,
-    4_096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
-/// Bounds of numbers of things: those of the semantic conventions.
-const THINGS: [f64; 13] =
-    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
-/// Bounds of what nothing is known about: the specification's.
-const UNKNOWN: [f64; 15] = [
-    0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1_000.0, 2_500.0, 5_000.0, 7_500.0,
-    10_000.0,
-];
+pub(crate) use plan::MAX_MEASUREMENTS;
+use rules::{Metadata, Rules};
+use shape::{COUNT, never, shape};
+use units::Scale;
 
 /// The name of a span's own measurement.
 const DURATION: &str = "duration";
@@ -134,16 +95,6 @@ pub(crate) enum Fate {
     Refused(DropReason),
 }
 
-/// The bounds that go with units.
-#[derive(Debug)]
-struct Bounds {
-    seconds: Arc<[f64]>,
-    bytes: Arc<[f64]>,
-    tokens: Arc<[f64]>,
-    things: Arc<[f64]>,
-    unknown: Arc<[f64]>,
-}
-
 /// A measurement's value before its unit is known.
 enum Reading {
     Number(Number),
@@ -166,13 +117,7 @@ impl Mapping {
         Self {
             settings: settings.clone(),
             rules: Rules::new(settings, &engine.redact),
-            bounds: Bounds {
-                seconds: SECONDS.into(),
-                bytes: BYTES.into(),
-                tokens: TOKENS.into(),
-                things: THINGS.into(),
-                unknown: UNKNOWN.into(),
-            },
+            bounds: Bounds::default(),
             incomplete: instruments.intern(incomplete).expect("the first has room"),
             instruments,
             plans: Plans::default(),
@@ -314,6 +259,16 @@ impl Mapping {
     }
 }
 
+/// Whether there is any event of which a measurement of this name becomes a metric.
+pub(crate) fn is_ever_measured(key: &str) -> bool {
+    never(key).is_none()
+}
+
+/// Whether a rule's unit is true of a measurement: its own unit is not known, or can be converted.
+pub(crate) fn is_converted(key: &str, unit: &str) -> bool {
+    shape(key, "").sent.is_none_or(|sent| Scale::between(sent, unit).is_some())
+}
+
 /// Applies conditions, converts, and hands on what is left.
 fn hand_on(
     rules: &Rules,
@@ -413,114 +368,6 @@ fn read(value: Value<'_>) -> Reading {
             Ok(int) => Reading::Number(Number::Int(int)),
             Err(_) => text.parse::<f64>().map_or(Reading::NotANumber, float),
         },
-    }
-}
-
-/// Makes plans of names.
-struct Maker<'a> {
-    settings: &'a MetricSettings,
-    rules: &'a Rules,
-    bounds: &'a Bounds,
-    instruments: &'a mut Instruments,
-}
-
-impl Maker<'_> {
-    /// The place of a measurement in its plan; `hint` is where it probably is.
-    fn place(&mut self, plan: &mut Plan, key: &str, hint: usize) -> usize {
-        plan.known.position(key, hint).unwrap_or_else(|| {
-            let becomes = self.becomes(plan, key);
-            plan.known.add(key, becomes)
-        })
-    }
-
-    fn becomes(&mut self, plan: &mut Plan, key: &str) -> Becomes {
-        if let Some(because) = never(key) {
-            return Becomes::Never(because);
-        }
-        if self.rules.redacts(key) {
-            return Becomes::Never("never a metric: a rule of attributes.redact says so");
-        }
-        let rules = plan.rules.get_or_insert_with(|| self.rules.of(&plan.emitted));
-        let place = self.rules.find(rules, key);
-        let rule = place.map(|place| self.rules.at(place));
-        if let (Some(place), Some(RuleInstrument::None)) = (place, rule.and_then(|rule| rule.says.instrument))
-        {
-            return Becomes::Nothing(place);
-        }
-        let counted = annotation(plan.title.rsplit('.').next().unwrap_or_default());
-        let shape = shape(key, &counted);
-        let sampled = if plan.is_span { None } else { event_shape(&plan.emitted) };
-        let says = rule.map(|rule| &rule.says);
-        let unit = says.and_then(|rule| rule.unit.as_deref());
-        let (unit, scale, name) = in_unit(&shape, key, unit);
-        let name = match says.and_then(|rule| rule.name.as_deref()) {
-            Some(name) => name.into(),
-            None => instrument_name(&plan.title, name),
-        };
-        let form = if sampled.is_some() { Form::Gauge } else { shape.form };
-        let instrument = Instrument {
-            name,
-            kind: self.kind(form, says, &unit),
-            unit: unit.into(),
-            description: says.and_then(|rule| rule.description.as_deref()).unwrap_or_default().into(),
-        };
-        match self.instruments.intern(instrument) {
-            None => Becomes::NoRoom,
-            Some((instrument, number)) => Becomes::Metric(Target {
-                instrument,
-                number,
-                scale,
-                rule: place,
-                is_conditional: rule.is_some_and(rules::CompiledRule::is_conditional),
-                takes_several: says.is_some_and(|rule| rule.name.is_some()),
-                because: sampled.unwrap_or(shape.because),
-            }),
-        }
-    }
-
-    fn kind(&self, form: Form, rule: Option<&MetricRule>, unit: &str) -> Kind {
-        let bounds = rule.and_then(|rule| rule.boundaries.as_ref());
-        let instrument = rule.and_then(|rule| rule.instrument).or(bounds.map(|_| RuleInstrument::Histogram));
-        let form = match instrument {
-            Some(RuleInstrument::Counter) => Form::Counter,
-            Some(RuleInstrument::UpDownCounter) => return Kind::UpDownCounter,
-            Some(RuleInstrument::Gauge) => Form::Gauge,
-            Some(RuleInstrument::Histogram) => Form::Histogram,
-            Some(RuleInstrument::None) | None => form,
-        };
-        match (form, bounds) {
-            (Form::Counter, _) => Kind::Counter,
-            (Form::Gauge, _) => Kind::Gauge,
-            (Form::Histogram, Some(bounds)) => Kind::Histogram { boundaries: Arc::clone(bounds) },
-            (Form::Histogram, None) => self.settings.histogram_kind(self.bounds.of(unit)),
-        }
-    }
-}
-
-/// The unit of a measurement's instrument, how its values get there, and its name there. `said` is a rule's unit.
-fn in_unit<'k>(shape: &Shape<'k>, key: &'k str, said: Option<&str>) -> (String, Scale, &'k str) {
-    let unit = said.unwrap_or(&shape.unit);
-    let scale = shape.sent.and_then(|sent| Scale::between(sent, unit));
-    // A unit word stays where it is still true and Prometheus finds it there.
-    let leaves = match scale {
-        None => false,
-        Some(Scale::Same) => shape.word_leaves,
-        Some(Scale::Times(_) | Scale::Over(_) | Scale::Fraction(..)) => true,
-    };
-    let name = if leaves { shape.stem } else { key };
-    (unit.to_owned(), scale.unwrap_or(Scale::Same), name)
-}
-
-impl Bounds {
-    /// Those that go with a unit.
-    fn of(&self, unit: &str) -> Arc<[f64]> {
-        Arc::clone(match unit {
-            "s" => &self.seconds,
-            "By" => &self.bytes,
-            "{token}" => &self.tokens,
-            _ if unit.starts_with('{') => &self.things,
-            _ => &self.unknown,
-        })
     }
 }
 

@@ -20,7 +20,7 @@ const MAX_PLANS: usize = 2048;
 const MAX_ALIASES: usize = 4;
 
 /// Measurements of one event that are looked at.
-pub(super) const MAX_MEASUREMENTS: usize = 128;
+pub(crate) const MAX_MEASUREMENTS: usize = 128;
 
 /// Measurements that are remembered for a name; a further one takes the place of the one that was not there for longest.
 /// More than one event has, so that those of one event are remembered together.

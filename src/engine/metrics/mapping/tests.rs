@@ -1,5 +1,7 @@
+mod documented;
+
 use super::*;
-use crate::engine::metrics::settings::HistogramAggregation;
+use crate::engine::metrics::settings::{HistogramAggregation, MetricRule, RuleInstrument};
 use crate::engine::naming::Naming;
 use crate::engine::settings::{RedactAction, RedactRule};
 
