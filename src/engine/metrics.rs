@@ -15,3 +15,5 @@ pub mod instrument;
 pub(crate) mod measured;
 pub mod point;
 pub mod settings;
+
+pub use aggregation::AggregationFigures as MetricFigures;

@@ -50,7 +50,8 @@ use crate::engine::metrics::aggregation::slab::{Slab, Slot};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings, Temporality};
 use crate::time::{Monotonic, UnixNanos};
 
-pub(crate) use crate::engine::metrics::aggregation::figures::{AggregationFigures, Notice, OverflowLimit};
+pub use crate::engine::metrics::aggregation::figures::AggregationFigures;
+pub(crate) use crate::engine::metrics::aggregation::figures::{Notice, OverflowLimit};
 pub(crate) use crate::engine::metrics::aggregation::instances::{Described, InstanceKey};
 pub(crate) use crate::engine::metrics::aggregation::rows::{AggregationHead, AggregationRows, MetricRow};
 

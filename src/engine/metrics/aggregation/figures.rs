@@ -22,24 +22,27 @@ const MAX_NOTICES: usize = 64;
 
 /// How things are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct AggregationFigures {
-    pub(crate) instances: usize,
-    pub(crate) instruments: usize,
-    pub(crate) series: usize,
+pub struct AggregationFigures {
+    /// Instances that have not been forgotten.
+    pub instances: usize,
+    /// Of all instances.
+    pub instruments: usize,
+    /// Of all instruments, those of overflow included.
+    pub series: usize,
     /// Measurements in overflow series.
-    pub(crate) overflowed: u64,
+    pub overflowed: u64,
     /// Some of the instruments that they are of, with how many.
-    pub(crate) overflowed_instruments: Vec<(Arc<str>, u64)>,
+    pub overflowed_instruments: Vec<(Arc<str>, u64)>,
     /// Measurements that were lost, because an instrument with the same name has another unit or kind.
-    pub(crate) conflicts: u64,
+    pub conflicts: u64,
     /// Measurements that were lost, because the instance has all instruments that it may have.
-    pub(crate) no_room: u64,
+    pub no_room: u64,
     /// Measurements that were lost, because counters do not go down.
-    pub(crate) negative: u64,
+    pub negative: u64,
     /// Series that have ended.
-    pub(crate) expired: u64,
+    pub expired: u64,
     /// Notices that found no room.
-    pub(crate) unsaid: u64,
+    pub unsaid: u64,
 }
 
 /// Something that is said once; after a restart perhaps again.
