@@ -23,11 +23,11 @@ const MAX_NOTICES: usize = 64;
 /// How things are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AggregationFigures {
-    /// Nodes and worker ids that have series.
+    /// Instances that have not been forgotten.
     pub instances: usize,
     /// Of all instances.
     pub instruments: usize,
-    /// Of all instruments.
+    /// Of all instruments, those of overflow included.
     pub series: usize,
     /// Measurements in overflow series.
     pub overflowed: u64,
