@@ -12,6 +12,7 @@
 //! | [`instances`] | who has series, and when all of one's end |
 //! | [`collect`] | how a collection goes through them in slices; when series end |
 //! | [`rows`] | what a checkpoint has of it |
+//! | [`regroup`] | how instances move where shards are divided anew |
 //! | [`figures`] | what is counted and said |
 //!
 //! Laws (`tests`): a point's start is before its time; the times of a series' points ascend, and a series that returns
@@ -24,6 +25,7 @@ mod exponential;
 mod figures;
 mod instances;
 mod lists;
+mod regroup;
 mod rows;
 mod series;
 mod slab;

@@ -98,6 +98,25 @@ impl Counters {
         }
     }
 
+    /// Adds what another has counted, and what it had to say.
+    pub(super) fn add(&mut self, other: Self) {
+        self.overflowed += other.overflowed;
+        for (name, count) in other.overflowed_instruments {
+            match self.overflowed_instruments.iter_mut().find(|(own, _)| *own == name) {
+                Some((_, own)) => *own += count,
+                None => self.overflowed_instruments.push((name, count)),
+            }
+        }
+        self.overflowed_instruments.truncate(MAX_OVERFLOWED_NAMES);
+        self.conflicts += other.conflicts;
+        self.no_room += other.no_room;
+        self.negative += other.negative;
+        self.expired += other.expired;
+        self.unsaid += other.unsaid;
+        self.notices.extend(other.notices);
+        self.notices.truncate(MAX_NOTICES);
+    }
+
     /// Says something, if what it is about was not said yet.
     fn say(&mut self, about: u64, notice: impl FnOnce() -> Notice) {
         if self.said.contains(&about) {
