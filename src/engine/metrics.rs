@@ -9,7 +9,6 @@
 //! Metrics belong to an *instance*, that is a node and a worker id: one writer for each resource that a backend sees,
 //! however often the worker's process is replaced.
 
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine is about to use it"))]
 pub(crate) mod aggregation;
 pub mod instrument;
 pub(crate) mod measured;

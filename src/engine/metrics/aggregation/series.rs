@@ -90,7 +90,7 @@ impl Aggregation {
         time: UnixNanos,
         now: Now,
     ) -> Recorded {
-        if measured.instrument.kind == Kind::Counter && measured.value.is_negative() {
+        if matches!(measured.instrument.kind, Kind::Counter) && measured.value.is_negative() {
             self.counters.negative += 1;
             return Recorded::Negative;
         }
