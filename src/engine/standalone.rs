@@ -17,7 +17,6 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::measuring::{Measurements, Ticket};
 use crate::engine::memory::TokenHolder;
 use crate::engine::metadata::Reader;
-use crate::engine::metrics::aggregation::Moved;
 use crate::engine::metrics::mapping::Fate;
 use crate::engine::naming::Name;
 use crate::engine::nesting::Standing;
@@ -127,14 +126,6 @@ impl PendingEvents {
     /// Puts back what waited before a restart.
     pub(crate) fn restore(&mut self, events: BTreeMap<u64, (Monotonic, Box<Pending>)>) {
         for (seq, (deadline, pending)) in events {
-            self.insert(seq, deadline, pending);
-        }
-    }
-
-    /// What was measured has other ids now.
-    pub(crate) fn measure_as(&mut self, moved: &Moved) {
-        for (seq, (deadline, mut pending)) in std::mem::take(self).events {
-            pending.rest.tickets.retain_mut(|ticket| ticket.measure_as(moved));
             self.insert(seq, deadline, pending);
         }
     }

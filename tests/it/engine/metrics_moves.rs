@@ -94,7 +94,7 @@ fn series_go_with_their_workers_to_other_shards_and_go_on() {
     for number in 0..6 {
         let engine = &mut engines[usize::from(shard_of(&worker(number)))];
         send(engine, number, &event("cache", 0).int("hits", 1), now(30));
-        // The event of before joins its span, and its measurement leads there.
+        // The event of before joins its span, and its measurement leads nowhere.
         send(engine, number, &start("a", 0).corr("c"), now(30));
         send(engine, number, &stop("a", 0, 5 * MS).corr("c"), now(30));
     }
@@ -104,7 +104,7 @@ fn series_go_with_their_workers_to_other_shards_and_go_on() {
         assert_eq!(after[&format!("worker_{number}")], Some(11.0), "{after:#?}");
     }
     assert_eq!(after["worker_0"], None, "what has departed ends");
-    assert_eq!(led, 5, "all but the one of the worker that is gone");
+    assert_eq!(led, 0, "what was to lead there is forgotten");
     assert_eq!(again, serials, "resources are what they were");
 }
 

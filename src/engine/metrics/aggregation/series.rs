@@ -90,7 +90,7 @@ impl Aggregation {
         time: UnixNanos,
         now: Now,
     ) -> Recorded {
-        if measured.instrument.kind == Kind::Counter && measured.value.is_negative() {
+        if matches!(measured.instrument.kind, Kind::Counter) && measured.value.is_negative() {
             self.counters.negative += 1;
             return Recorded::Negative;
         }
@@ -323,8 +323,8 @@ impl Aggregation {
     }
 
     /// Forgets a series; the caller takes it off its stream's list.
-    pub(super) fn remove_series(&mut self, slot: Slot) {
-        let Some(series) = self.series.remove(slot) else { return };
+    pub(super) fn remove_series(&mut self, slot: Slot) -> Option<Series> {
+        let series = self.series.remove(slot)?;
         if series.list == OVERFLOW {
             if let Some(stream) = self.streams.get_mut(series.stream) {
                 stream.overflow = None;
@@ -340,6 +340,7 @@ impl Aggregation {
             }
         }
         self.written.removed_series(&series);
+        Some(series)
     }
 }
 

@@ -315,7 +315,7 @@ impl Model {
         let repeats = !is_delta || instrument.kind == Kind::UpDownCounter;
         let temporality = match instrument.kind {
             Kind::Gauge | Kind::UpDownCounter => Temporality::Cumulative,
-            _ => self.settings.temporality,
+            Kind::Counter | Kind::Histogram { .. } | Kind::ExponentialHistogram => self.settings.temporality,
         };
         let said = |own: &ModelSeries, value, start, time, exemplars| Said {
             worker: worker.clone(),
@@ -459,9 +459,9 @@ fn said_by(metric: &Metric) -> Vec<Said> {
             Some(_) => "overflow".to_owned(),
             None => attributes
                 .iter()
-                .map(|(key, value)| match value {
-                    AttributeValue::Text(value) => format!("{key}={value};"),
-                    _ => panic!("{value:?}"),
+                .map(|(key, value)| {
+                    let AttributeValue::Text(value) = value else { panic!("{value:?}") };
+                    format!("{key}={value};")
                 })
                 .collect(),
         },

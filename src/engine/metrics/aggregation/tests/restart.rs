@@ -240,3 +240,43 @@ fn rows_that_cannot_be_are_left_out() {
     let (after, damaged) = restored(&MetricSettings::default(), &beyond, head);
     assert_eq!((after.own.figures().instances, damaged), (1, 1));
 }
+
+#[test]
+fn an_instance_moves_with_all_that_it_has() {
+    let settings = MetricSettings { max_series: 2, ..MetricSettings::default() };
+    let (mut old, mut new) = (Bench::new(&settings), Bench::new(&settings));
+    let (calls, durations) = (instrument("calls", "", Kind::Counter), histogram("durations", &[1.0]));
+    let (id, other) = (old.attach("w"), old.attach("v"));
+    old.now = 1.0;
+    for value in ["a", "b", "c", "d"] {
+        old.record(id, &calls, INT(1), &[("k", value)]);
+    }
+    let Recorded::Series(series) = old.count(id, &durations) else { panic!() };
+    old.count(other, &calls);
+    old.collect(10.0);
+    new.own.go_on_after(&old.own);
+    new.own.take_counters(&mut old.own);
+    assert_eq!(old.own.instance_ids(), [id, other]);
+    let moved = old.own.move_instance(id, &mut new.own).unwrap();
+    assert_eq!(old.own.move_instance(id, &mut new.own), None, "it is not here any more");
+    assert!(new.own.rejoin(moved));
+    assert_eq!((old.own.figures().instances, old.own.figures().series), (1, 1));
+    let figures = new.own.figures();
+    assert_eq!((figures.instances, figures.instruments, figures.series, figures.overflowed), (1, 2, 4, 2));
+    new.own.offer(moved, series, INT(1), wall(1.0), None);
+    assert!(matches!(new.record(moved, &calls, INT(1), &[("k", "b")]), Recorded::Series(_)));
+    assert!(matches!(new.record(moved, &calls, INT(1), &[("k", "e")]), Recorded::Overflowed(_)));
+    let made = new.collect(10.0);
+    let values: Vec<_> = numbers(&made[..1]).into_iter().map(|point| (point.1, point.2, point.3)).collect();
+    let at = 10.001;
+    assert_eq!(
+        values,
+        [1, 2, 3].map(|value| (1.0, at, Some(INT(value)))),
+        "after what the other has exported"
+    );
+    let Points::Histogram(points) = &made[1].points else { panic!("{made:?}") };
+    assert_eq!((points[0].value.as_ref().map(|value| value.count), points[0].exemplars.len()), (Some(1), 0));
+    let there = new.attach("v");
+    assert_eq!(old.own.move_instance(other, &mut new.own), None, "one with its key is there");
+    new.own.detach(there);
+}
