@@ -531,7 +531,7 @@ fn event_report(event: &str, measured: u64) -> EventReport {
         because: "never a metric: an identifier".to_owned(),
         attributes: Vec::new(),
         measured: 0,
-        ..bytes.clone()
+        ..bytes
     };
     let mut dropped = [0; DropReason::ALL.len()];
     dropped[DropReason::Filtered.index()] = 2;

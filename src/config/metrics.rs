@@ -203,6 +203,7 @@ fn check_key(key: &str) -> Result<(), String> {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "the readers check what they read, which is a Vec")]
 fn check_keys(keys: &Vec<String>) -> Result<(), String> {
     at_most(keys.len(), MAX_POINT_KEYS, "keys")?;
     keys.iter().try_for_each(|key| match key.contains(['*', '?', '[']) {
@@ -211,7 +212,6 @@ fn check_keys(keys: &Vec<String>) -> Result<(), String> {
     })
 }
 
-#[expect(clippy::ptr_arg, reason = "the readers check what they read, which is a String")]
 fn check_measurement(measurement: &String) -> Result<(), String> {
     check_key(measurement)?;
     if !is_ever_measured(measurement) {
@@ -233,6 +233,7 @@ fn check_unit(unit: &String) -> Result<(), String> {
     ))
 }
 
+#[expect(clippy::ptr_arg, reason = "the readers check what they read, which is a Vec")]
 fn check_boundaries(bounds: &Vec<f64>) -> Result<(), String> {
     at_most(bounds.len(), MAX_BOUNDARIES, "boundaries")?;
     match bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
@@ -257,6 +258,7 @@ fn check_description(description: &String) -> Result<(), String> {
     at_most(description.chars().count(), MAX_DESCRIPTION_CHARS, "characters")
 }
 
+#[expect(clippy::ptr_arg, reason = "the readers check what they read, which is a Vec")]
 fn check_conditions(conditions: &Vec<(String, String)>) -> Result<(), String> {
     at_most(conditions.len(), MAX_CONDITIONS, "conditions")?;
     conditions.iter().try_for_each(|(key, glob)| {

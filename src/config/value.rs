@@ -214,7 +214,9 @@ impl Setting for Vec<f64> {
         let number = |node: &super::file::Node| match &node.value {
             Value::Int(int) => Ok(*int as f64),
             Value::Float(float) => Ok(*float),
-            other => Err(wrong(other, "a number")),
+            other @ (Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) => {
+                Err(wrong(other, "a number"))
+            }
         };
         match raw {
             Raw::Node(Value::List(list)) => list.iter().map(number).collect(),

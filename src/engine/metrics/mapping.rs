@@ -7,7 +7,7 @@
 //! | only such that are not finite | nothing |
 //!
 //! A finished span becomes one of `<prefix>.<operation>.duration` in seconds, and one for each other number that it was sent
-//! with. Which instrument a measurement has is said by the first rule that matches, else by [`shape`]. Pure: the same names
+//! with. Which instrument a measurement has is said by the first rule that matches, else by `shape`. Pure: the same names
 //! and settings give the same instruments, whatever is remembered.
 
 mod bounds;
@@ -244,11 +244,11 @@ impl Mapping {
         reports
     }
 
-    /// Plans hold instruments that no series has. Where those are in the way, all are forgotten.
+    /// Plans hold instruments that no series has. Where those are in the way, all are forgotten, once.
     fn keep_room(&mut self) {
-        if self.instruments.is_refusing() {
+        if self.instruments.take_full() {
             self.plans.clear();
-            self.instruments.make_room();
+            self.instruments.sweep();
         }
     }
 }

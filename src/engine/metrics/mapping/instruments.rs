@@ -17,14 +17,19 @@ const MAX_INSTRUMENTS: usize = 65_536;
 /// Once nothing could be freed, so many are refused before it is tried again: trying looks at every one.
 const REFUSALS_A_TRY: usize = 4096;
 
+/// Instruments whose names have one hash, with their numbers.
+type Alike = SmallVec<[(u32, Arc<Instrument>); 1]>;
+
 /// Every instrument, by the hash of its name.
 #[derive(Debug, Default)]
 pub(super) struct Instruments {
-    by_name: HashMap<u64, SmallVec<[(u32, Arc<Instrument>); 1]>>,
+    by_name: HashMap<u64, Alike>,
     len: usize,
     next: u32,
     /// Refusals until the next try.
     refusing: usize,
+    /// Whoever holds more than it must may let go.
+    is_full: bool,
 }
 
 impl Instruments {
@@ -47,25 +52,36 @@ impl Instruments {
         Some((instrument, number))
     }
 
-    /// Whether the last ones were refused.
-    pub(super) fn is_refusing(&self) -> bool {
-        self.refusing > 0
+    /// Whether something was refused since the last time that this was asked, and nothing could be freed.
+    pub(super) fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.is_full)
     }
 
-    /// Forgets what nobody holds. False if everything is held.
-    pub(super) fn make_room(&mut self) -> bool {
-        if self.refusing > 1 {
-            self.refusing -= 1;
-            return false;
-        }
+    /// Forgets what nobody holds.
+    pub(super) fn sweep(&mut self) {
         self.by_name.retain(|_, same| {
             same.retain(|(_, one)| Arc::strong_count(one) > 1);
             !same.is_empty()
         });
         self.len = self.by_name.values().map(SmallVec::len).sum();
-        let has_room = self.len < MAX_INSTRUMENTS;
-        self.refusing = if has_room { 0 } else { REFUSALS_A_TRY };
-        has_room
+        if self.len < MAX_INSTRUMENTS {
+            self.refusing = 0;
+        }
+    }
+
+    /// Makes room, unless that was tried a moment ago. False if everything is held.
+    fn make_room(&mut self) -> bool {
+        if self.refusing > 0 {
+            self.refusing -= 1;
+            return false;
+        }
+        self.sweep();
+        if self.len < MAX_INSTRUMENTS {
+            return true;
+        }
+        self.refusing = REFUSALS_A_TRY;
+        self.is_full = true;
+        false
     }
 
     #[cfg(test)]
@@ -104,15 +120,15 @@ mod tests {
         let mut held: Vec<_> =
             (0..MAX_INSTRUMENTS).map(|number| instruments.intern(instrument(number)).unwrap().0).collect();
         assert_eq!(instruments.intern(instrument(MAX_INSTRUMENTS)), None);
-        assert!(instruments.is_refusing());
+        assert!(instruments.take_full() && !instruments.take_full(), "it is said once");
         assert_eq!(instruments.intern(instrument(7)).unwrap().1, 7, "the known stay");
 
         held.truncate(10);
         let refused =
             (0..=REFUSALS_A_TRY).take_while(|_| instruments.intern(instrument(usize::MAX)).is_none());
-        assert!(refused.count() < REFUSALS_A_TRY);
+        assert_eq!(refused.count(), REFUSALS_A_TRY);
         assert_eq!(instruments.len(), 11);
-        assert!(!instruments.is_refusing());
+        assert!(!instruments.take_full());
         assert_eq!(instruments.intern(instrument(3)).unwrap().1, 3, "what is held keeps its number");
     }
 }

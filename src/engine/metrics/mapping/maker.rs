@@ -23,10 +23,15 @@ pub(super) struct Maker<'a> {
 impl Maker<'_> {
     /// The place of a measurement in its plan; `hint` is where it probably is.
     pub(super) fn place(&mut self, plan: &mut Plan, key: &str, hint: usize) -> usize {
-        plan.known.position(key, hint).unwrap_or_else(|| {
+        let Some(at) = plan.known.position(key, hint) else {
             let becomes = self.becomes(plan, key);
-            plan.known.add(key, becomes)
-        })
+            return plan.known.add(key, becomes);
+        };
+        if matches!(plan.known.at(at).becomes, Becomes::NoRoom) {
+            // There may be room by now.
+            plan.known.at_mut(at).becomes = self.becomes(plan, key);
+        }
+        at
     }
 
     fn becomes(&mut self, plan: &mut Plan, key: &str) -> Becomes {
