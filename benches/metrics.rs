@@ -13,11 +13,14 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider as _;
-use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use snakepit_otel_bridge::engine::metrics::settings::MetricSettings;
 use snakepit_otel_bridge::engine::{Engine, Input, Output, Settings, StreamId};
 use snakepit_otel_bridge::event::{Event, Value};
@@ -35,6 +38,27 @@ const SERIES: usize = 100;
 const ROUNDS: usize = 5;
 const ATTRIBUTES: [(&str, &str); 3] =
     [("tool", "search_documents"), ("model", "small"), ("stage", "retrieve")];
+
+/// The SDK asks for somewhere to export to.
+struct Nowhere;
+
+impl PushMetricExporter for Nowhere {
+    async fn export(&self, _metrics: &ResourceMetrics) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
 
 fn now(at: i64) -> Now {
     Now { mono: Monotonic(u64::try_from(at).unwrap()), wall: UnixNanos(EPOCH + at) }
@@ -90,7 +114,8 @@ fn measure_events() {
     println!("{:<60} {made:7.0} ns", "  of which: making the event");
     assert_eq!(own.ledger().standalone, EVENTS.unsigned_abs() * ROUNDS as u64);
 
-    let provider = SdkMeterProvider::builder().with_reader(ManualReader::builder().build()).build();
+    let reader = PeriodicReader::builder(Nowhere).with_interval(Duration::from_secs(3600)).build();
+    let provider = SdkMeterProvider::builder().with_reader(reader).build();
     let meter = provider.meter("bench");
     let histogram = meter.u64_histogram("model.inference.tokens").build();
     let ready = ATTRIBUTES.map(|(key, value)| KeyValue::new(key, value));
