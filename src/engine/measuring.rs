@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::engine::compose::Finished;
 use crate::engine::ids::SpanContext;
 use crate::engine::metrics::aggregation::{
-    Aggregation, Described, InstanceId, InstanceKey, Moved, Recorded, SeriesId,
+    Aggregation, Described, InstanceId, InstanceKey, Recorded, SeriesId,
 };
 use crate::engine::metrics::instrument::{Kind, Number};
 use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something};
@@ -55,18 +55,6 @@ pub(crate) struct Ticket {
     series: SeriesId,
     value: Number,
     time: UnixNanos,
-}
-
-impl Ticket {
-    /// Whether the series that took it is still there, under another id.
-    pub(crate) fn measure_as(&mut self, moved: &Moved) -> bool {
-        let (Some(instance), Some(series)) = (moved.instance(self.instance), moved.series(self.series))
-        else {
-            return false;
-        };
-        (self.instance, self.series) = (instance, series);
-        true
-    }
 }
 
 /// What an event's measurements made.
@@ -143,6 +131,9 @@ impl Attach<'_> {
     }
 }
 
+/// What the ids of instances have become in another engine.
+pub(crate) type Moved = BTreeMap<InstanceId, InstanceId>;
+
 /// Divides what an engine has measured among others: each instance goes where the first of its workers goes, or where a
 /// worker of that name would. Returns for each of the others what the ids of before have become there.
 pub(crate) fn divide<'a>(
@@ -152,39 +143,45 @@ pub(crate) fn divide<'a>(
     place: impl Fn(&WorkerKey) -> usize,
 ) -> Vec<Moved> {
     let mut moved: Vec<Moved> = engines.iter().map(|_| Moved::default()).collect();
-    let Some(metrics) = from.metrics.take() else { return moved };
+    let Some(Metrics { aggregation: old, .. }) = &mut from.metrics else { return moved };
     let mut places: BTreeMap<InstanceId, usize> = BTreeMap::new();
     for worker in workers {
         if let Some(instance) = worker.instance {
             places.entry(instance).or_insert_with(|| place(&worker.key));
         }
     }
-    let (instances, last, counters) = metrics.aggregation.into_instances();
-    for (number, engine) in engines.iter_mut().enumerate() {
-        if let Some(metrics) = &mut engine.metrics {
-            metrics.aggregation.follow(last, (number == 0).then_some(&counters));
-        }
+    if let Some(Metrics { aggregation, .. }) = engines.first_mut().and_then(|first| first.metrics.as_mut()) {
+        aggregation.take_counters(old);
     }
-    for moving in instances {
-        let InstanceKey { node, worker_id } = moving.key();
+    for id in old.instance_ids() {
+        let Some(InstanceKey { node, worker_id }) = old.key_of(id) else { continue };
         let named = WorkerKey { node: Arc::clone(node), id: Arc::clone(worker_id), pid: None };
-        let place = places.get(&moving.id()).copied().unwrap_or_else(|| place(&named));
+        let place = places.get(&id).copied().unwrap_or_else(|| place(&named));
         if let (Some(engine), Some(moved)) = (engines.get_mut(place), moved.get_mut(place))
             && let Some(metrics) = &mut engine.metrics
         {
-            metrics.aggregation.take_in(moving, moved);
+            moved.extend(old.move_instance(id, &mut metrics.aggregation).map(|now| (id, now)));
         }
     }
     moved
 }
 
+impl Engine {
+    /// Gives no number and no time that one of the others has given.
+    pub(crate) fn measure_after(&mut self, others: &[Self]) {
+        let Some(own) = &mut self.metrics else { return };
+        for metrics in others.iter().filter_map(|other| other.metrics.as_ref()) {
+            own.aggregation.go_on_after(&metrics.aggregation);
+        }
+    }
+}
+
 impl WorkerState {
-    /// It has come to another engine, where what it measured has these ids; without them it begins anew.
+    /// It has come to another engine, where instances have these ids; without one it begins anew.
     pub(crate) fn measure_as(&mut self, moved: &Moved, metrics: Option<&mut Metrics>) {
-        let instance = self.instance.and_then(|instance| moved.instance(instance));
+        let instance = self.instance.and_then(|instance| moved.get(&instance).copied());
         self.instance =
             instance.filter(|instance| metrics.is_some_and(|metrics| metrics.aggregation.rejoin(*instance)));
-        self.pending_events.measure_as(moved);
     }
 
     /// Measures a standalone event. `waits` says that it may belong to a span.

@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(observed(128, 2, 0.5), Observed::Honoured);
         assert_eq!(observed(128, 0, 0.5), Observed::Ignored);
         assert_eq!(observed(128, 20, 0.5), Observed::Ignored, "pairs are torn for other reasons too");
-        assert_eq!(observed(6_400, 100, 0.99), Observed::NoEvidence);
+        assert_eq!(observed(6_399, 100, 0.99), Observed::NoEvidence);
         assert_eq!(observed(6_500, 100, 0.99), Observed::Honoured);
     }
 

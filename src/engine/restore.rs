@@ -178,6 +178,7 @@ impl Engine {
             .map(|shard| {
                 let mut engine = Self::new(Arc::clone(settings), shard);
                 engine.next_source |= serials;
+                engine.measure_after(&others);
                 engine.next_stream = next_stream.unwrap_or(engine.next_stream);
                 engine
             })

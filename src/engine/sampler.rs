@@ -176,7 +176,9 @@ impl Sampler {
     pub(crate) fn keeps_trace(&self, question: &Question<'_>) -> bool {
         match chosen(&self.settings, question) {
             SamplerSettings::AlwaysOn => true,
-            sampler => Verdict::of(sampler, question).keeps,
+            sampler @ (SamplerSettings::AlwaysOff
+            | SamplerSettings::Ratio(_)
+            | SamplerSettings::ParentBased(_)) => Verdict::of(sampler, question).keeps,
         }
     }
 

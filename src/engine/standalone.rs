@@ -17,7 +17,6 @@ use crate::engine::intervals::IntervalKey;
 use crate::engine::measuring::{Measurements, Ticket};
 use crate::engine::memory::TokenHolder;
 use crate::engine::metadata::Reader;
-use crate::engine::metrics::aggregation::Moved;
 use crate::engine::metrics::mapping::Fate;
 use crate::engine::naming::Name;
 use crate::engine::nesting::Standing;
@@ -127,19 +126,11 @@ impl PendingEvents {
     /// Puts back what waited before a restart.
     pub(crate) fn restore(&mut self, events: BTreeMap<u64, (Monotonic, Box<Pending>)>) {
         for (seq, (deadline, pending)) in events {
-            self.insert(seq, deadline, *pending);
+            self.insert(seq, deadline, pending);
         }
     }
 
-    /// What was measured has other ids now.
-    pub(crate) fn measure_as(&mut self, moved: &Moved) {
-        for (seq, (deadline, mut pending)) in std::mem::take(self).events {
-            pending.rest.tickets.retain_mut(|ticket| ticket.measure_as(moved));
-            self.insert(seq, deadline, *pending);
-        }
-    }
-
-    fn insert(&mut self, seq: u64, deadline: Monotonic, pending: Pending) {
+    fn insert(&mut self, seq: u64, deadline: Monotonic, pending: Box<Pending>) {
         if let Some(group) = pending.group {
             self.by_group.insert((group, pending.time, seq));
         }
@@ -148,10 +139,10 @@ impl PendingEvents {
         }
         self.without_fate += usize::from(pending.rest.otherwise.is_some());
         self.bytes += pending.size_bytes();
-        self.events.insert(seq, (deadline, Box::new(pending)));
+        self.events.insert(seq, (deadline, pending));
     }
 
-    fn remove(&mut self, seq: u64) -> Option<Pending> {
+    fn remove(&mut self, seq: u64) -> Option<Box<Pending>> {
         let (_, pending) = self.events.remove(&seq)?;
         if let Some(group) = pending.group {
             self.by_group.remove(&(group, pending.time, seq));
@@ -161,7 +152,7 @@ impl PendingEvents {
         }
         self.without_fate -= usize::from(pending.rest.otherwise.is_some());
         self.bytes -= pending.size_bytes();
-        Some(*pending)
+        Some(pending)
     }
 
     /// Those that name the span of a token, in order of arrival.
@@ -184,10 +175,10 @@ impl WorkerState {
         self.ledger.notes.malformed_identity += u64::from(sent.is_some() && identity.is_none());
         let waits = !correlation_id.is_empty() || identity.is_some();
         let Measurements { otherwise, is_happening, tickets } = self.measure_event(cx, event, name, waits);
-        let record = match cx.record_reader.filter(|_| is_happening) {
-            Some(reader) => Some(self.draft(cx, reader, event, name, correlation_id, identity.as_ref())),
-            None => None,
-        };
+        let record = cx
+            .record_reader
+            .filter(|_| is_happening)
+            .map(|reader| self.draft(cx, reader, event, name, correlation_id, identity.as_ref()));
         let rest = Rest { otherwise, record, tickets };
         if !waits {
             return self.conclude(cx, name, rest, None);
@@ -198,7 +189,7 @@ impl WorkerState {
             self.ledger.notes.measurements_not_finite += meaning.not_finite;
         }
         let token = identity.map(|identity| span_id_token(&identity.context.span_id.0));
-        let pending = Pending {
+        let pending = Box::new(Pending {
             event: SpanEvent {
                 name: Arc::clone(&name.title),
                 time: cx.credible(event.timestamp_ns),
@@ -209,7 +200,7 @@ impl WorkerState {
             token,
             name: Arc::clone(name),
             rest,
-        };
+        });
         let pending = match token.and_then(|token| self.tokens.holder(token)) {
             Some(holder) => match self.join(cx, holder, pending) {
                 Ok(()) => return,
@@ -255,7 +246,12 @@ impl WorkerState {
     ///
     /// # Errors
     /// With the event, if that span takes none.
-    fn join(&mut self, cx: &mut Shared<'_>, holder: TokenHolder, pending: Pending) -> Result<(), Pending> {
+    fn join(
+        &mut self,
+        cx: &mut Shared<'_>,
+        holder: TokenHolder,
+        pending: Box<Pending>,
+    ) -> Result<(), Box<Pending>> {
         let max = cx.settings.limits.max_span_events;
         let is_asked_for = pending.rest.asks_for_the_span();
         let context = is_asked_for.then(|| self.context_now(holder, cx.now.mono)).flatten();

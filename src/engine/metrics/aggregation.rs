@@ -12,7 +12,7 @@
 //! | [`instances`] | who has series, and when all of one's end |
 //! | [`collect`] | how a collection goes through them in slices; when series end |
 //! | [`rows`] | what a checkpoint has of it |
-//! | [`moving`] | how instances go to another shard |
+//! | [`regroup`] | how instances move where shards are divided anew |
 //! | [`figures`] | what is counted and said |
 //!
 //! Laws (`tests`): a point's start is before its time; the times of a series' points ascend, and a series that returns
@@ -25,7 +25,7 @@ mod exponential;
 mod figures;
 mod instances;
 mod lists;
-mod moving;
+mod regroup;
 mod rows;
 mod series;
 mod slab;
@@ -55,7 +55,6 @@ use crate::time::{Monotonic, UnixNanos};
 pub use crate::engine::metrics::aggregation::figures::AggregationFigures;
 pub(crate) use crate::engine::metrics::aggregation::figures::{Notice, OverflowLimit};
 pub(crate) use crate::engine::metrics::aggregation::instances::{Described, InstanceKey};
-pub(crate) use crate::engine::metrics::aggregation::moving::Moved;
 pub(crate) use crate::engine::metrics::aggregation::rows::{AggregationHead, AggregationRows, MetricRow};
 
 /// The attribute of the series that takes what limits keep out, with `true`, from the specification.

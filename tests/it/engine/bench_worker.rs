@@ -422,7 +422,9 @@ pub(crate) fn measured_points(points: &Points) -> Vec<(String, Measured)> {
             .iter()
             .map(|(key, value)| match value {
                 AttributeValue::Text(text) => format!("{key}={text}"),
-                other => format!("{key}={other:?}"),
+                AttributeValue::Int(_) | AttributeValue::Float(_) | AttributeValue::Bool(_) => {
+                    format!("{key}={value:?}")
+                }
             })
             .collect();
         pairs.join(",")

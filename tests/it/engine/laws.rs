@@ -318,7 +318,7 @@ impl World {
             let hits = sent.measurements.iter().find(|(key, _)| key == "hits");
             self.measured.push(hits.map(|(_, value)| match value {
                 Number::Int(hits) => *hits,
-                other => panic!("{other:?}"),
+                Number::Float(_) | Number::Text(_) => panic!("{value:?}"),
             }));
         }
         let most = 2 * self.limits.max_open_bytes_per_worker;

@@ -279,7 +279,7 @@ impl Aggregation {
         valued.flush(make);
         ended.flush(make);
         self.counters.expired += gone.len() as u64;
-        gone.iter().for_each(|series| self.remove_series(*series));
+        gone.iter().for_each(|series| drop(self.remove_series(*series)));
         let stream = self.streams.get_mut(slot).expect("seen above");
         stream.series = slots;
         if !gone.is_empty() {

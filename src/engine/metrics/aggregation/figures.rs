@@ -23,11 +23,11 @@ const MAX_NOTICES: usize = 64;
 /// How things are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AggregationFigures {
-    /// Nodes and worker ids that have series.
+    /// Instances that have not been forgotten.
     pub instances: usize,
     /// Of all instances.
     pub instruments: usize,
-    /// Of all instruments.
+    /// Of all instruments, those of overflow included.
     pub series: usize,
     /// Measurements in overflow series.
     pub overflowed: u64,
@@ -72,7 +72,7 @@ pub(crate) enum OverflowLimit {
 
 /// What is counted; it goes on after a restart.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Counters {
+pub(super) struct Counters {
     overflowed: u64,
     overflowed_instruments: Vec<(Arc<str>, u64)>,
     pub(super) conflicts: u64,
@@ -87,26 +87,6 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Adds what another shard counted. What was said may be said again.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.overflowed += other.overflowed;
-        for (name, count) in &other.overflowed_instruments {
-            let known = self.overflowed_instruments.iter().position(|(own, _)| own == name);
-            match known {
-                Some(at) => self.overflowed_instruments[at].1 += count,
-                None if self.overflowed_instruments.len() < MAX_OVERFLOWED_NAMES => {
-                    self.overflowed_instruments.push((Arc::clone(name), *count));
-                }
-                None => {}
-            }
-        }
-        self.conflicts += other.conflicts;
-        self.no_room += other.no_room;
-        self.negative += other.negative;
-        self.expired += other.expired;
-        self.unsaid += other.unsaid;
-    }
-
     pub(super) fn overflow(&mut self, name: &Arc<str>) {
         self.overflowed += 1;
         let is_same = |own: &Arc<str>| Arc::ptr_eq(own, name) || own == name;
@@ -116,6 +96,25 @@ impl Counters {
             None if has_room => self.overflowed_instruments.push((Arc::clone(name), 1)),
             None => {}
         }
+    }
+
+    /// Adds what another has counted, and what it had to say.
+    pub(super) fn add(&mut self, other: Self) {
+        self.overflowed += other.overflowed;
+        for (name, count) in other.overflowed_instruments {
+            match self.overflowed_instruments.iter_mut().find(|(own, _)| *own == name) {
+                Some((_, own)) => *own += count,
+                None => self.overflowed_instruments.push((name, count)),
+            }
+        }
+        self.overflowed_instruments.truncate(MAX_OVERFLOWED_NAMES);
+        self.conflicts += other.conflicts;
+        self.no_room += other.no_room;
+        self.negative += other.negative;
+        self.expired += other.expired;
+        self.unsaid += other.unsaid;
+        self.notices.extend(other.notices);
+        self.notices.truncate(MAX_NOTICES);
     }
 
     /// Says something, if what it is about was not said yet.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metrics::aggregation::shrunk;
@@ -52,7 +51,7 @@ impl Lists {
         if list.users > 0 {
             return;
         }
-        if let Entry::Occupied(entry) = self.index.entry(list.hash, |own| *own == slot, |_| 0) {
+        if let Ok(entry) = self.index.find_entry(list.hash, |own| *own == slot) {
             entry.remove();
         }
         self.lists.remove(slot);

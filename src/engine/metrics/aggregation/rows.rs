@@ -129,6 +129,12 @@ impl Written {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { is_noting, instances, streams, series, removed } = self;
+        !is_noting && instances.is_empty() && streams.is_empty() && series.is_empty() && removed.is_empty()
+    }
+
     pub(super) fn removed_series(&mut self, series: &Series) {
         if series.is_written {
             self.removed.push(MetricRow::Series(series.number));

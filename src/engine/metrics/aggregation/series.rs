@@ -12,7 +12,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::hash_table::Entry;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -24,6 +23,7 @@ use crate::engine::metrics::aggregation::{Aggregation, InstanceId, Recorded, Ser
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
 use crate::engine::span::{SpanId, TraceId};
+use crate::engine::steps;
 use crate::time::{Monotonic, Now, UnixNanos};
 
 /// In place of a list of attributes: the series takes what limits keep out.
@@ -90,7 +90,7 @@ impl Aggregation {
         time: UnixNanos,
         now: Now,
     ) -> Recorded {
-        if measured.instrument.kind == Kind::Counter && measured.value.is_negative() {
+        if matches!(measured.instrument.kind, Kind::Counter) && measured.value.is_negative() {
             self.counters.negative += 1;
             return Recorded::Negative;
         }
@@ -229,7 +229,7 @@ impl Aggregation {
 
     fn forget_name(&mut self, slot: Slot) {
         let Some(stream) = self.streams.get(slot) else { return };
-        if let Entry::Occupied(entry) = self.by_name.entry(stream.name_hash(), |own| *own == slot, |_| 0) {
+        if let Ok(entry) = self.by_name.find_entry(stream.name_hash(), |own| *own == slot) {
             entry.remove();
         }
         if let Some(instance) = self.instances.get_mut(stream.instance) {
@@ -248,6 +248,7 @@ impl Aggregation {
 
     fn known_series(&self, stream: Slot, keys: &PointKeys<'_>) -> Option<Slot> {
         let is_same = |slot: &Slot| {
+            steps::count();
             self.series.get(*slot).is_some_and(|series| {
                 series.stream == stream && series.hash == keys.hash() && self.lists.is_of(series.list, keys)
             })
@@ -322,17 +323,15 @@ impl Aggregation {
     }
 
     /// Forgets a series; the caller takes it off its stream's list.
-    pub(super) fn remove_series(&mut self, slot: Slot) {
-        let Some(series) = self.series.remove(slot) else { return };
+    pub(super) fn remove_series(&mut self, slot: Slot) -> Option<Series> {
+        let series = self.series.remove(slot)?;
         if series.list == OVERFLOW {
             if let Some(stream) = self.streams.get_mut(series.stream) {
                 stream.overflow = None;
             }
         } else {
             self.lists.release(series.list);
-            if let Entry::Occupied(entry) =
-                self.by_attributes.entry(series.table_hash(), |own| *own == slot, |_| 0)
-            {
+            if let Ok(entry) = self.by_attributes.find_entry(series.table_hash(), |own| *own == slot) {
                 entry.remove();
             }
             let instance = self.streams.get(series.stream).map(|stream| stream.instance);
@@ -341,6 +340,7 @@ impl Aggregation {
             }
         }
         self.written.removed_series(&series);
+        Some(series)
     }
 }
 

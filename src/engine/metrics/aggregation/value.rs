@@ -14,11 +14,18 @@ pub(super) enum Value {
     Sum(Number),
     Gauge(Last),
     Histogram {
-        /// One more than there are bounds.
-        counts: Box<[u64]>,
+        counts: Counts,
         stats: Stats,
     },
     Exponential(Box<(Exponential, Stats)>),
+}
+
+/// Counts of fixed buckets, one more than there are bounds: of 32 bits until one of them is larger, for buckets are most
+/// of what a series costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Counts {
+    Narrow(Box<[u32]>),
+    Wide(Box<[u64]>),
 }
 
 /// What a gauge keeps.
@@ -30,14 +37,12 @@ pub(super) struct Last {
     arrived: Monotonic,
 }
 
-/// What a histogram has beside its buckets.
+/// What a histogram has beside its buckets; the least is above the greatest while nothing is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Stats {
     sum: f64,
     min: f64,
     max: f64,
-    /// A sum that a negative value is in goes up and down, and nobody could tell that from a restart.
-    has_negative: bool,
 }
 
 /// A measurement as a series takes it.
@@ -53,7 +58,7 @@ pub(super) struct Taken {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY, has_negative: false }
+        Self { sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
     }
 }
 
@@ -62,11 +67,11 @@ impl Stats {
         self.sum = within_doubles(self.sum + value * as_f64(times));
         self.min = self.min.min(value);
         self.max = self.max.max(value);
-        self.has_negative |= value < 0.0;
     }
 
+    /// None with a negative value in it: it would go up and down, and nobody could tell that from a restart.
     fn sum(&self) -> Option<f64> {
-        (!self.has_negative).then_some(self.sum)
+        (self.min >= 0.0).then_some(self.sum)
     }
 
     fn min(&self) -> Option<f64> {
@@ -78,6 +83,50 @@ impl Stats {
     }
 }
 
+impl Counts {
+    fn new(buckets: usize) -> Self {
+        Self::Narrow(vec![0; buckets].into())
+    }
+
+    fn add(&mut self, bucket: usize, times: u64) {
+        match self {
+            Self::Narrow(counts) => {
+                let sum = u64::from(counts[bucket]).saturating_add(times);
+                match u32::try_from(sum) {
+                    Ok(sum) => counts[bucket] = sum,
+                    Err(_) => {
+                        let mut wide: Box<[u64]> = counts.iter().map(|count| u64::from(*count)).collect();
+                        wide[bucket] = sum;
+                        *self = Self::Wide(wide);
+                    }
+                }
+            }
+            Self::Wide(counts) => counts[bucket] = counts[bucket].saturating_add(times),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Self::Narrow(counts) => counts.fill(0),
+            Self::Wide(counts) => counts.fill(0),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Narrow(counts) => counts.len(),
+            Self::Wide(counts) => counts.len(),
+        }
+    }
+
+    fn to_vec(&self) -> Vec<u64> {
+        match self {
+            Self::Narrow(counts) => counts.iter().map(|count| u64::from(*count)).collect(),
+            Self::Wide(counts) => counts.to_vec(),
+        }
+    }
+}
+
 impl Value {
     /// A value that nothing is in yet. A gauge has the measurement that made it.
     pub(super) fn new(kind: &Kind, first: &Taken) -> Self {
@@ -85,7 +134,7 @@ impl Value {
             Kind::Counter | Kind::UpDownCounter => Self::Sum(Number::Int(0)),
             Kind::Gauge => Self::Gauge(Last::of(first)),
             Kind::Histogram { boundaries } => {
-                Self::Histogram { counts: vec![0; boundaries.len() + 1].into(), stats: Stats::default() }
+                Self::Histogram { counts: Counts::new(boundaries.len() + 1), stats: Stats::default() }
             }
             Kind::ExponentialHistogram => Self::Exponential(Box::default()),
         }
@@ -108,8 +157,7 @@ impl Value {
             }
             Self::Histogram { counts, stats } => {
                 let value = taken.value.as_f64();
-                let count = &mut counts[bucket_of(kind, value)];
-                *count = count.saturating_add(taken.times);
+                counts.add(bucket_of(kind, value), taken.times);
                 stats.record(value, taken.times);
             }
             Self::Exponential(own) => {
@@ -127,7 +175,7 @@ impl Value {
             Self::Sum(sum) => *sum = Number::Int(0),
             Self::Gauge(_) => {}
             Self::Histogram { counts, stats } => {
-                counts.fill(0);
+                counts.clear();
                 *stats = Stats::default();
             }
             Self::Exponential(own) => **own = <(Exponential, Stats)>::default(),
@@ -166,7 +214,8 @@ impl Value {
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Sum(_) | Self::Gauge(_) => 0,
-            Self::Histogram { counts, .. } => size_of_val(&**counts),
+            Self::Histogram { counts: Counts::Narrow(counts), .. } => size_of_val(&**counts),
+            Self::Histogram { counts: Counts::Wide(counts), .. } => size_of_val(&**counts),
             Self::Exponential(own) => size_of_val(&**own) + own.0.heap_bytes(),
         }
     }
@@ -179,15 +228,14 @@ impl Last {
 }
 
 /// The point of a histogram with fixed bounds.
-pub(super) fn buckets(counts: &[u64], stats: &Stats) -> Buckets {
-    Buckets {
-        count: counts.iter().fold(0, |sum, count| sum.saturating_add(*count)),
-        sum: stats.sum(),
-        min: stats.min(),
-        max: stats.max(),
+pub(super) fn buckets(counts: &Counts, stats: &Stats) -> Buckets {
+    let mut counts = counts.to_vec();
+    let count = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+    if counts.len() == 1 {
         // No bounds, no buckets: the one that there is says what the count says.
-        counts: if counts.len() == 1 { Vec::new() } else { counts.to_vec() },
+        counts.clear();
     }
+    Buckets { count, sum: stats.sum(), min: stats.min(), max: stats.max(), counts }
 }
 
 /// The point of a histogram with buckets of base 2.
@@ -263,6 +311,18 @@ mod tests {
         let made = buckets(counts, stats);
         assert_eq!((made.count, made.counts, made.sum), (6, vec![2, 2, 2], Some(14.5)));
         assert_eq!((made.min, made.max), (Some(0.5), Some(7.0)));
+    }
+
+    #[test]
+    fn a_bucket_may_count_more_than_32_bits_hold() {
+        let mut counts = Counts::new(3);
+        counts.add(1, 7);
+        counts.add(2, u64::from(u32::MAX));
+        assert!(matches!(counts, Counts::Narrow(_)));
+        counts.add(2, 1);
+        counts.add(0, u64::MAX);
+        counts.add(0, 1);
+        assert_eq!(counts.to_vec(), [u64::MAX, 7, 1 << 32]);
     }
 
     #[test]
