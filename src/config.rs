@@ -210,6 +210,7 @@ impl Config {
     fn obey_otel(&mut self) {
         self.otel.limits.apply(&mut self.engine.limits);
         self.engine.propagators = self.otel.propagators.value;
+        self.engine.exception_signal = self.otel.exception_signal.value;
         if self.otel.sdk_disabled.value {
             // Whatever rules say: workers are told so, and what arrives all the same is dropped.
             self.control.enabled = false;

@@ -14,7 +14,7 @@ use crate::config::env::{EnvSource, Origin, Setting, Variables, Warning, parse_a
 use crate::config::provenance::{Problem, Source};
 use crate::diagnostics::LogLevel;
 use crate::engine::sampler::{Exceptions, Ratio, Sampler, SamplerSettings};
-use crate::engine::settings::Propagators;
+use crate::engine::settings::{ExceptionSignal, Propagators};
 use crate::exporter::batch::{BatchSettings, DEFAULT_MAX_BATCH_BYTES};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::resource::{DEFAULT_SERVICE_NAME, ResourceSettings};
@@ -40,7 +40,6 @@ const OLD_CONFIG_FILE: &str = "OTEL_EXPERIMENTAL_CONFIG_FILE";
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
-const EXCEPTION_SIGNAL: &str = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
 
 /// Stands for a time-out of 0, which means none.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -60,6 +59,8 @@ pub struct OtelSettings {
     pub log_level: Setting<LogLevel>,
     /// `OTEL_PROPAGATORS`.
     pub propagators: Setting<Propagators>,
+    /// `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`.
+    pub exception_signal: Setting<ExceptionSignal>,
     /// `OTEL_TRACES_SAMPLER`.
     pub sampler: Setting<SamplerSettings>,
     /// `OTEL_TRACES_SAMPLER_ARG`.
@@ -162,6 +163,7 @@ impl OtelSettings {
             resource_attributes: variables.first_or(&[RESOURCE_ATTRIBUTES], Vec::new(), parse_attributes),
             log_level: general::read_log_level(&mut variables),
             propagators: general::read_propagators(&mut variables),
+            exception_signal: general::read_exception_signal(&mut variables),
             sampler,
             sampler_ratio,
             limits: LimitVariables::read(&mut variables),
@@ -289,7 +291,11 @@ impl OtelSettings {
             effective(general::PROPAGATORS, &self.propagators, general::shown_propagators),
             effective(general::SAMPLER, &self.sampler, general::shown_sampler),
             effective(general::SAMPLER_ARG, &self.sampler_ratio, |ratio| ratio.value().to_string()),
-            effective(EXCEPTION_SIGNAL, &Setting::default(()), |()| String::new()),
+            effective(
+                general::EXCEPTION_SIGNAL,
+                &self.exception_signal,
+                general::shown_exception_signal,
+            ),
         ];
         values.extend(self.limits.effective());
         for signal in Signal::ALL {

@@ -105,6 +105,7 @@ pub(super) fn engine(resolver: &mut Resolver<'_>) -> Settings {
         propagators: defaults.propagators,
         metrics: None,
         records: false,
+        exception_signal: defaults.exception_signal,
         sampler: None,
         limits: Limits { max_open_spans_per_worker, ..defaults.limits },
     }

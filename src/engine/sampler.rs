@@ -19,7 +19,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::engine::span::{Span, TraceFlags};
+use crate::engine::span::{Span, TraceFlags, TraceId};
 use crate::engine::trace_state::{Entry, erase_threshold, may_have_threshold, set_threshold};
 
 /// 2^56: R and T are below.
@@ -166,15 +166,32 @@ impl Sampler {
         Self { max_attributes, ..self }
     }
 
+    /// Whether [`Sampler::judge`] will keep the span.
+    #[must_use]
+    pub fn keeps(&self, span: &Span) -> bool {
+        self.keeps_trace(&Question::of(span)) || self.is_exceptional(span)
+    }
+
+    /// Whether the trace is kept, as far as can be said before its spans are finished: exceptions are not known yet.
+    pub(crate) fn keeps_trace(&self, question: &Question<'_>) -> bool {
+        match chosen(&self.settings, question) {
+            SamplerSettings::AlwaysOn => true,
+            sampler @ (SamplerSettings::AlwaysOff
+            | SamplerSettings::Ratio(_)
+            | SamplerSettings::ParentBased(_)) => Verdict::of(sampler, question).keeps,
+        }
+    }
+
     /// Whether the span is kept. A kept one is given the trace state and the flags that say so.
     pub fn judge(&self, span: &mut Span) -> bool {
-        let sampler = chosen(&self.settings, span);
+        let question = Question::of(span);
+        let sampler = chosen(&self.settings, &question);
         let has_threshold = span.trace_state.as_deref().is_some_and(may_have_threshold);
         if matches!(sampler, SamplerSettings::AlwaysOn) && !has_threshold {
             span.trace_flags.0 |= TraceFlags::SAMPLED.0;
             return true;
         }
-        let verdict = Verdict::of(sampler, span);
+        let verdict = Verdict::of(sampler, &question);
         if verdict.keeps {
             apply(span, verdict.threshold);
             return true;
@@ -194,12 +211,36 @@ impl Sampler {
     }
 }
 
-/// The sampler that decides about this span once parents have had their say.
-fn chosen<'a>(settings: &'a SamplerSettings, span: &Span) -> &'a SamplerSettings {
+/// What of a span decides whether its trace is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) trace_id: TraceId,
+    /// Whoever began the trace decided about it.
+    pub(crate) is_decided: bool,
+    /// What its flags say.
+    pub(crate) is_sampled: bool,
+    /// Its parent came from a `traceparent`.
+    pub(crate) is_remote: bool,
+    pub(crate) trace_state: Option<&'a str>,
+}
+
+impl<'a> Question<'a> {
+    fn of(span: &'a Span) -> Self {
+        Self {
+            trace_id: span.trace_id,
+            is_decided: span.sampling_is_decided,
+            is_sampled: span.trace_flags.is_sampled(),
+            is_remote: span.parent_is_remote,
+            trace_state: span.trace_state.as_deref(),
+        }
+    }
+}
+
+/// The sampler that decides about this once parents have had their say.
+fn chosen<'a>(settings: &'a SamplerSettings, question: &Question<'_>) -> &'a SamplerSettings {
     let mut settings = settings;
     while let SamplerSettings::ParentBased(branches) = settings {
-        let is_sampled = span.trace_flags.is_sampled();
-        settings = match (span.sampling_is_decided, span.parent_is_remote, is_sampled) {
+        settings = match (question.is_decided, question.is_remote, question.is_sampled) {
             (false, _, _) => &branches.root,
             (true, true, true) => &branches.remote_sampled,
             (true, true, false) => &branches.remote_not_sampled,
@@ -217,9 +258,9 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn of(sampler: &SamplerSettings, span: &Span) -> Self {
-        let entry = Entry::of(span.trace_state.as_deref().unwrap_or_default());
-        let randomness = entry.randomness.unwrap_or_else(|| randomness_of(span));
+    fn of(sampler: &SamplerSettings, question: &Question<'_>) -> Self {
+        let entry = Entry::of(question.trace_state.unwrap_or_default());
+        let randomness = entry.randomness.unwrap_or_else(|| randomness_of(question.trace_id));
         // One that does not fit the span's being here was wrong before: nobody knows how the span was thinned.
         let before = entry.threshold.filter(|threshold| randomness >= *threshold);
         let is_unknown = entry.threshold.is_some() && before.is_none();
@@ -239,8 +280,8 @@ impl Verdict {
 }
 
 /// The last 56 bits of the trace id.
-fn randomness_of(span: &Span) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = span.trace_id.0;
+fn randomness_of(trace_id: TraceId) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = trace_id.0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h]) & (RANGE - 1)
 }
 

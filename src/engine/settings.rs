@@ -45,10 +45,24 @@ pub struct Settings {
     pub metrics: Option<MetricSettings>,
     /// Log records are made.
     pub records: bool,
+    /// What a span's exception becomes.
+    pub exception_signal: ExceptionSignal,
     /// Which traces are kept, so that exemplars lead to no others; absent where spans go nowhere.
     pub sampler: Option<Sampler>,
     /// The limits.
     pub limits: Limits,
+}
+
+/// What a span's exception becomes. Where no records are made, it is a span event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExceptionSignal {
+    /// A span event.
+    #[default]
+    SpanEvent,
+    /// A log record.
+    Record,
+    /// Both.
+    Both,
 }
 
 /// Which carriers of a parent's context in an event's metadata count.
@@ -118,6 +132,10 @@ pub struct Limits {
     pub max_span_links: usize,
     /// Attributes of a span's link.
     pub max_link_attributes: usize,
+    /// Attributes of a log record.
+    pub max_record_attributes: usize,
+    /// Characters (code points) of a log record's attribute.
+    pub max_record_attribute_chars: Option<usize>,
 }
 
 impl Limits {
@@ -148,6 +166,8 @@ impl Default for Limits {
             max_event_attributes: 128,
             max_span_links: 128,
             max_link_attributes: 128,
+            max_record_attributes: 128,
+            max_record_attribute_chars: None,
         }
     }
 }
@@ -167,6 +187,7 @@ impl Default for Settings {
             propagators: Propagators::default(),
             metrics: None,
             records: false,
+            exception_signal: ExceptionSignal::default(),
             sampler: None,
             limits: Limits::default(),
         }

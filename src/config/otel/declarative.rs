@@ -22,7 +22,7 @@ use crate::config::provenance::{Problem, Source};
 use crate::config::{parse_file, read_text};
 use crate::diagnostics::LogLevel;
 use crate::engine::sampler::{Ratio, SamplerSettings};
-use crate::engine::settings::Propagators;
+use crate::engine::settings::{ExceptionSignal, Propagators};
 use crate::exporter::signal::Signal;
 use pipeline::{line, nothing, set};
 use reader::{Reader, Section};
@@ -157,6 +157,7 @@ impl Reader {
             resource_attributes,
             log_level: self.choice(&top, "log_level", &LEVELS).unwrap_or(Setting::default(LogLevel::Info)),
             propagators: self.propagator(&top).unwrap_or(Setting::default(none)),
+            exception_signal: Setting::default(ExceptionSignal::default()),
             sampler_ratio: Setting { value: root_ratio(&sampler.value), origin: sampler.origin },
             sampler,
             limits,

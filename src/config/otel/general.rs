@@ -4,12 +4,13 @@ use crate::config::env::{EnvSource, Origin, Setting, Variables, parse_choice, pa
 use crate::config::otel::{EffectiveValue, effective};
 use crate::diagnostics::LogLevel;
 use crate::engine::sampler::{Ratio, SamplerSettings};
-use crate::engine::settings::{Limits, Propagators};
+use crate::engine::settings::{ExceptionSignal, Limits, Propagators};
 
 pub(super) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 pub(super) const PROPAGATORS: &str = "OTEL_PROPAGATORS";
 pub(super) const LOG_LEVEL: &str = "OTEL_LOG_LEVEL";
+pub(super) const EXCEPTION_SIGNAL: &str = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
 const VALUE_LENGTH: &str = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT";
 const COUNT: &str = "OTEL_ATTRIBUTE_COUNT_LIMIT";
 const SPAN_VALUE_LENGTH: &str = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT";
@@ -112,6 +113,10 @@ pub(super) const EXEMPLAR_FILTERS: [(&str, ExemplarFilter); 3] = [
     ("trace_based", ExemplarFilter::TraceBased),
 ];
 
+/// As the variable spells them; without either, an exception is a span event.
+const EXCEPTION_SIGNALS: [(&str, ExceptionSignal); 2] =
+    [("logs", ExceptionSignal::Record), ("logs/dup", ExceptionSignal::Both)];
+
 fn spelt<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> String {
     choices.iter().find(|(_, choice)| choice == value).map_or("", |(name, _)| *name).to_owned()
 }
@@ -155,7 +160,7 @@ impl LimitVariables {
         }
     }
 
-    /// Tells the engine what concerns spans.
+    /// Tells the engine.
     pub fn apply(&self, limits: &mut Limits) {
         limits.max_attribute_value_chars = self.span_value_length.value;
         limits.max_attributes = self.span_count.value;
@@ -163,6 +168,8 @@ impl LimitVariables {
         limits.max_span_links = self.link_count.value;
         limits.max_event_attributes = self.event_attribute_count.value;
         limits.max_link_attributes = self.link_attribute_count.value;
+        limits.max_record_attributes = self.log_count.value;
+        limits.max_record_attribute_chars = self.log_value_length.value;
     }
 
     pub(super) fn effective(&self) -> Vec<EffectiveValue> {
@@ -346,6 +353,30 @@ pub(super) fn shown_propagators(propagators: &Propagators) -> String {
         .map(|(name, _)| name)
         .collect();
     if names.is_empty() { "none".to_owned() } else { names.join(",") }
+}
+
+/// A list, as all opt-ins of the semantic conventions are; of `logs` and `logs/dup` the latter counts.
+pub(super) fn read_exception_signal<E: EnvSource + ?Sized>(
+    variables: &mut Variables<'_, E>,
+) -> Setting<ExceptionSignal> {
+    let default = Setting::default(ExceptionSignal::default());
+    let Some(text) = variables.text(EXCEPTION_SIGNAL) else { return default };
+    let mut chosen = None;
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match parse_choice(name, &EXCEPTION_SIGNALS) {
+            Ok(signal) if chosen != Some(ExceptionSignal::Both) => chosen = Some(signal),
+            Ok(_) => {}
+            Err(_) => {
+                let problem = format!("{name}: not one of logs, logs/dup; ignored");
+                variables.warn(EXCEPTION_SIGNAL, &text, &problem);
+            }
+        }
+    }
+    chosen.map_or(default, |value| Setting { value, origin: Origin::Variable(EXCEPTION_SIGNAL) })
+}
+
+pub(super) fn shown_exception_signal(signal: &ExceptionSignal) -> String {
+    spelt(&EXCEPTION_SIGNALS, signal)
 }
 
 pub(super) fn read_log_level<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Setting<LogLevel> {

@@ -378,7 +378,7 @@ fn a_specific_limit_beats_the_general_one_which_beats_defaults() {
     assert_eq!((limits.max_attributes, limits.max_attribute_value_chars), (5, Some(7)));
     assert_eq!((limits.max_event_attributes, limits.max_link_attributes), (5, 5));
     assert_eq!((limits.max_span_events, limits.max_span_links), (128, 128));
-    assert_eq!(read(&general).limits.log_count.value, 5);
+    assert_eq!((limits.max_record_attributes, limits.max_record_attribute_chars), (5, Some(7)));
     let specific = [
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "6"),
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0"),
@@ -394,9 +394,22 @@ fn a_specific_limit_beats_the_general_one_which_beats_defaults() {
     assert_eq!((limits.max_attributes, limits.max_attribute_value_chars), (6, Some(0)));
     assert_eq!((limits.max_event_attributes, limits.max_link_attributes), (2, 1));
     assert_eq!((limits.max_span_events, limits.max_span_links), (3, 0));
-    assert_eq!((settings.limits.log_count.value, settings.limits.log_value_length.value), (9, Some(11)));
+    assert_eq!((limits.max_record_attributes, limits.max_record_attribute_chars), (9, Some(11)));
     let unlimited = read(&[("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1")]);
     assert_eq!((unlimited.limits.span_count.value, unlimited.warnings.len()), (128, 1), "-1 means nothing");
+}
+
+#[test]
+fn exceptions_become_records_where_that_is_opted_into() {
+    let signal = |value: &str| {
+        let settings = read(&[("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", value)]);
+        (settings.exception_signal.value, settings.warnings.len())
+    };
+    assert_eq!(signal(""), (ExceptionSignal::SpanEvent, 0));
+    assert_eq!(signal("logs"), (ExceptionSignal::Record, 0));
+    assert_eq!(signal("LOGS/dup , logs"), (ExceptionSignal::Both, 0));
+    assert_eq!(signal("logs,http"), (ExceptionSignal::Record, 1));
+    assert_eq!(signal("events"), (ExceptionSignal::SpanEvent, 1), "as if unset");
 }
 
 #[test]

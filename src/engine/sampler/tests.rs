@@ -247,6 +247,28 @@ fn what_is_always_kept_keeps_its_trace_state_without_a_copy() {
 }
 
 proptest! {
+    /// What is asked beforehand is what is judged.
+    #[test]
+    fn keeping_is_foretold(
+        id: [u8; 16],
+        p in 0.0..1.0_f64,
+        state in proptest::sample::select(vec!["", "ot=th:8", "ot=rv:6e6d1a75832a2f", "ot=th:8;rv:6e6d1a75832a2f"]),
+        (is_parent_based, is_decided, is_remote, is_sampled, is_error) in any::<(bool, bool, bool, bool, bool)>(),
+    ) {
+        let settings = if is_parent_based { SamplerSettings::parent_based(ratio(p)) } else { ratio(p) };
+        let sampler = Sampler::new(settings, Exceptions { errors: true, ..Exceptions::default() });
+        let mut span = Span {
+            trace_state: (!state.is_empty()).then(|| Arc::from(state)),
+            sampling_is_decided: is_decided,
+            parent_is_remote: is_remote,
+            trace_flags: TraceFlags(u8::from(is_sampled)),
+            status: if is_error { Status::Error("boom".into()) } else { Status::Unset },
+            ..span(&hex::encode(id))
+        };
+        let foretold = sampler.keeps(&span);
+        prop_assert_eq!(foretold, sampler.judge(&mut span));
+    }
+
     /// A higher ratio keeps all that a lower one keeps.
     #[test]
     fn ratios_nest(id: [u8; 16], low in 0.0..1.0_f64, high in 0.0..1.0_f64) {
