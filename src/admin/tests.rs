@@ -18,7 +18,10 @@ use crate::control::policy::{Policy, Rate};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::attributes::{AttributeValue, Attributes};
-use crate::engine::report::{Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::metrics::instrument::{Instrument, Kind};
+use crate::engine::report::{
+    EventReport, MeasurementReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport,
+};
 use crate::engine::span::{SpanId, TraceId};
 use crate::exporter::signal::Signal;
 use crate::shard::{Capacity, ShardMessage, Shards};
@@ -207,9 +210,51 @@ async fn a_dead_shard_is_not_health() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_does_not_answer_is_no_hang() {
     let bridge = Bridge::start(vec![Shard { silent: true, ..Shard::default() }]);
-    for path in ["/api/v1/ledger", "/api/v1/workers", "/api/v1/spans/open", "/metrics"] {
+    for path in ["/api/v1/ledger", "/api/v1/workers", "/api/v1/spans/open", "/api/v1/events", "/metrics"] {
         let problem = problem(bridge.get(path).await, 503).await;
         assert_eq!(problem["detail"], "a shard did not answer within 2 s", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_events_became_is_told_over_all_shards() {
+    let bridge = Bridge::start(vec![
+        Shard { events: vec![event_report("tool.result", 3), event_report("b", 1)], ..Shard::default() },
+        Shard { events: vec![event_report("tool.result", 4)], ..Shard::default() },
+    ]);
+
+    for asked in ["tool.result", "snakepit.python.tool.result"] {
+        let (status, body) = bridge.get_json(&format!("/api/v1/events?event={asked}&limit=")).await;
+
+        assert_eq!(status, 200);
+        assert_eq!(
+            body,
+            json!({"total": 1, "events": [{
+                "event": "snakepit.python.tool.result", "sent_as": "tool.result", "span": false,
+                "received": 11, "points": 7, "incomplete": 0, "span_events": 2, "records": 0,
+                "dropped": {"filtered": 4}, "left_off": ["key_3", "key_4"], "more_left_off": false,
+                "measurements": [
+                    {"measurement": "bytes", "instrument": "snakepit.python.tool.result.bytes", "kind": "histogram",
+                     "unit": "By", "boundaries": [64.0, 256.0], "attributes": ["tool"], "because": "bytes",
+                     "measured": 7, "not_finite": 2, "not_numbers": 0, "ruled_out": 0, "repeated": 0},
+                    {"measurement": "pid", "because": "never a metric: an identifier",
+                     "measured": 0, "not_finite": 2, "not_numbers": 0, "ruled_out": 0, "repeated": 0},
+                ],
+            }]})
+        );
+    }
+    let (_, all) = bridge.get_json("/api/v1/events?limit=1").await;
+    assert_eq!((&all["total"], &all["events"][0]["sent_as"]), (&json!(2), &json!("b")));
+    assert_eq!(bridge.get_json("/api/v1/events?event=unknown").await.1, json!({"events": [], "total": 0}));
+}
+
+#[tokio::test]
+async fn a_question_about_events_that_cannot_be_understood_names_the_parameter() {
+    let bridge = Bridge::start(vec![Shard::default()]);
+    for (query, named) in [("limit=0", "limit"), ("limit=many", "limit"), ("evnt=x", "`evnt`")] {
+        let response = bridge.get(&format!("/api/v1/events?{query}")).await;
+        let problem = problem(response, 400).await;
+        assert!(problem.to_string().contains(named), "{query}: {problem}");
     }
 }
 
@@ -293,6 +338,7 @@ struct Shard {
     ledger: EventLedger,
     workers: Vec<WorkerReport>,
     open: Vec<OpenSpanReport>,
+    events: Vec<EventReport>,
     silent: bool,
 }
 
@@ -383,6 +429,7 @@ impl Shard {
                     asked.send(query).unwrap();
                     sender.send((self.open.clone(), self.open.len() as u64)).unwrap();
                 }
+                ShardMessage::Events(sender) => sender.send(self.events.clone()).unwrap(),
                 other @ (ShardMessage::Opened { .. }
                 | ShardMessage::Messages { .. }
                 | ShardMessage::Closed { .. }
@@ -457,6 +504,49 @@ fn open_span(id: u8, age_ns: u64) -> OpenSpanReport {
         age_ns,
         uncertain: false,
         attributes,
+    }
+}
+
+fn event_report(event: &str, measured: u64) -> EventReport {
+    let bytes = MeasurementReport {
+        measurement: "bytes".into(),
+        instrument: Some(Arc::new(Instrument {
+            name: format!("snakepit.python.{event}.bytes").into(),
+            unit: "By".into(),
+            description: "".into(),
+            kind: Kind::Histogram { boundaries: [64.0, 256.0].into() },
+        })),
+        because: "bytes".to_owned(),
+        attributes: vec!["tool".into()],
+        measured,
+        not_finite: 1,
+        not_numbers: 0,
+        ruled_out: 0,
+        repeated: 0,
+    };
+    let pid = MeasurementReport {
+        measurement: "pid".into(),
+        instrument: None,
+        because: "never a metric: an identifier".to_owned(),
+        attributes: Vec::new(),
+        measured: 0,
+        ..bytes
+    };
+    let mut dropped = [0; DropReason::ALL.len()];
+    dropped[DropReason::Filtered.index()] = 2;
+    EventReport {
+        event: format!("snakepit.python.{event}").into(),
+        sent_as: event.into(),
+        is_span: false,
+        received: measured + 2,
+        points: measured,
+        incomplete: 0,
+        span_events: 1,
+        records: 0,
+        dropped,
+        becomes: vec![bytes, pid],
+        left_off: vec![format!("key_{measured}").into()],
+        has_more_left_off: false,
     }
 }
 

@@ -32,7 +32,7 @@ mod names;
 mod signal;
 pub mod table;
 
-pub use general::{ExemplarFilter, Histogram, LimitVariables, MetricVariables, Temporality};
+pub use general::{LimitVariables, MetricVariables, Temporality};
 pub use signal::{BatchVariables, Exporter, OtlpVariables, SignalSettings};
 
 const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";

@@ -1,7 +1,6 @@
 //! The sections of the configuration: their defaults, their ranges, and what they become.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::time::Duration;
 
 use serde_json::json;
@@ -19,7 +18,7 @@ use crate::engine::settings::{Limits, RedactAction, RedactRule, Settings};
 use crate::receiver;
 
 /// Longest time-out, grace period or epoch: a week. Longer is a slip of the unit, and state would pile up.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Shortest span time-out and reorder window: below a millisecond no timer keeps its word.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// Longest reorder window: everything that waits for a parent waits this long.
@@ -47,7 +46,7 @@ pub(super) fn between<T: PartialOrd + Setting>(low: T, high: T) -> impl Fn(&T) -
 }
 
 /// Checks that a count is not 0.
-fn one_or_more(count: &usize) -> Result<(), String> {
+pub(super) fn one_or_more(count: &usize) -> Result<(), String> {
     if *count > 0 { Ok(()) } else { Err("`0` is too few: at least 1 is needed".to_owned()) }
 }
 
@@ -156,7 +155,11 @@ fn redact_action(name: &str) -> Option<RedactAction> {
 }
 
 /// The items of a list, where an item without one of `needed` is a problem. Notes the default of an empty list.
-fn required_items(resolver: &mut Resolver<'_>, list: &str, needed: &[&str]) -> Vec<(String, Node)> {
+pub(super) fn required_items(
+    resolver: &mut Resolver<'_>,
+    list: &str,
+    needed: &[&str],
+) -> Vec<(String, Node)> {
     let items = resolver.items(list);
     if items.is_empty() {
         resolver.record(list, json!([]), Source::Default);
@@ -275,46 +278,12 @@ fn show_rule(rule: &Rule) -> serde_json::Value {
     shown.into()
 }
 
-/// `metrics`: judged, so that a file written for later is right already, and otherwise without effect.
-pub(super) fn metrics(resolver: &mut Resolver<'_>) {
-    for (path, item) in required_items(resolver, "metrics.rules", &["event"]) {
-        let _: Option<String> = resolver.field(&item, &path, "event", glob);
-        let _: Option<String> = resolver.field(&item, &path, "measurement", any);
-        let _: Option<String> = resolver.field(&item, &path, "instrument", |instrument: &String| {
-            if ["histogram", "counter", "gauge", "none"].contains(&instrument.as_str()) {
-                return Ok(());
-            }
-            Err(format!(
-                "`{}` is not an instrument (`histogram`, `counter`, `gauge` or `none`)",
-                instrument.escape_debug()
-            ))
-        });
-        let _: Option<String> = resolver.field(&item, &path, "unit", any);
-        let _: Option<Vec<String>> = resolver.field(&item, &path, "attributes", any);
-        resolver.record(&path, item.value.to_json(), resolver.at(item.line));
-    }
-    resolver.filed("metrics.attributes.allow", Vec::<String>::new(), any);
-    resolver.filed("metrics.attributes.deny", Vec::<String>::new(), any);
-    resolver.filed("metrics.max_series", 2000, one_or_more);
-    for path in ["metrics.rules", "metrics.attributes.allow", "metrics.attributes.deny", "metrics.max_series"]
-    {
-        no_effect_yet(resolver, path, "metrics are not built yet");
-    }
-}
-
 /// `sampling`.
 pub(super) fn sampling(resolver: &mut Resolver<'_>) -> Exceptions {
     let errors = resolver.filed("sampling.keep_errors", false, any);
     let slower_than = resolver.filed("sampling.keep_slower_than", None::<Duration>, any);
     let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
     Exceptions { errors, slower_than_ns: slower_than.map(nanos) }
-}
-
-fn no_effect_yet(resolver: &mut Resolver<'_>, path: &str, reason: impl Display) {
-    if let Some(node) = resolver.node(path) {
-        let place = resolver.at(node.line);
-        resolver.warnings.push(format!("{place}: {path} has no effect yet: {reason}"));
-    }
 }
 
 /// `workers`.

@@ -1,5 +1,6 @@
 mod credentials;
 mod limits;
+mod metrics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -413,7 +414,6 @@ fn what_has_no_effect_is_said() {
              so that no span is torn apart",
             "bridge.yaml:3: control.rules[1]: `snakepit.python.x` matches nothing: patterns are on the name that the \
              worker sends, without `snakepit.python.`",
-            "bridge.yaml:2: metrics.max_series has no effect yet: metrics are not built yet",
         ]
     );
 }

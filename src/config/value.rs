@@ -207,6 +207,48 @@ impl Setting for Vec<String> {
     }
 }
 
+impl Setting for Vec<f64> {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        const EXPECTED: &str = "a list of numbers";
+        #[expect(clippy::cast_precision_loss, reason = "a double is what is asked for")]
+        let number = |node: &super::file::Node| match &node.value {
+            Value::Int(int) => Ok(*int as f64),
+            Value::Float(float) => Ok(*float),
+            other @ (Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) => {
+                Err(wrong(other, "a number"))
+            }
+        };
+        match raw {
+            Raw::Node(Value::List(list)) => list.iter().map(number).collect(),
+            Raw::Node(value) => Err(wrong(value, EXPECTED)),
+            Raw::Text(text) => Err(wrong(&quoted(text), EXPECTED)),
+        }
+    }
+
+    fn show(&self) -> Json {
+        json!(self)
+    }
+}
+
+/// Texts by key, in the order of the file.
+impl Setting for Vec<(String, String)> {
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        const EXPECTED: &str = "a mapping of keys to texts";
+        match raw {
+            Raw::Node(Value::Map(entries)) => entries
+                .iter()
+                .map(|(key, node)| Ok((key.name.clone(), String::read(Raw::Node(&node.value))?)))
+                .collect(),
+            Raw::Node(value) => Err(wrong(value, EXPECTED)),
+            Raw::Text(text) => Err(wrong(&quoted(text), EXPECTED)),
+        }
+    }
+
+    fn show(&self) -> Json {
+        self.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
+    }
+}
+
 /// Each once, in their own order.
 impl Setting for Vec<Signal> {
     fn read(raw: Raw<'_>) -> Result<Self, String> {

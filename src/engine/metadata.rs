@@ -162,10 +162,7 @@ impl Reader {
         match self.redaction(key) {
             None => Shown::Plain(value),
             Some(RedactAction::Drop) => Shown::Nothing,
-            Some(RedactAction::Hash) => {
-                let digest = Sha256::digest(value.as_bytes());
-                Shown::Hashed(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
-            }
+            Some(RedactAction::Hash) => Shown::Hashed(hashed(value)),
         }
     }
 
@@ -287,13 +284,29 @@ impl Reader {
 }
 
 /// The name of a key's attribute.
-fn attribute_name(key: &str) -> Cow<'_, str> {
+pub(crate) fn attribute_name(key: &str) -> Cow<'_, str> {
     let short = truncated(key, MAX_KEY_BYTES);
     match known_name(key) {
         Some(known) => known.into(),
         None if is_reserved(key) => format!("snakepit.{short}").into(),
         None => short.into(),
     }
+}
+
+/// The key that became the attribute of this name, which may itself be such a key.
+pub(crate) fn sent_name(attribute: &str) -> &str {
+    let Some(key) = attribute.strip_prefix("snakepit.") else { return attribute };
+    match attribute {
+        "snakepit.worker.pid" => "python_pid",
+        "snakepit.worker.id" => "worker_id",
+        _ if known_name(key) == Some(attribute) || is_reserved(key) => key,
+        _ => attribute,
+    }
+}
+
+/// What stands for a value that is not to be shown.
+pub(crate) fn hashed(value: &str) -> String {
+    Sha256::digest(value.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Keys that a backend would take for its own. An empty key is no attribute name at all.

@@ -10,6 +10,7 @@
 //! however often the worker's process is replaced.
 
 pub mod instrument;
+pub(crate) mod mapping;
 pub(crate) mod measured;
 pub mod point;
 pub mod settings;

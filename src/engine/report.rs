@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::control::policy::Policy;
+use crate::drops::DropReason;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
+use crate::engine::metrics::instrument::Instrument;
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::state::WorkerState;
 use crate::time::{Now, UnixNanos};
@@ -71,6 +73,98 @@ pub struct OpenSpanQuery {
     pub min_age_ns: u64,
     /// At most this many.
     pub limit: usize,
+}
+
+/// What the events of one name became, or the spans of one operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventReport {
+    /// With the prefix.
+    pub event: Arc<str>,
+    /// As the worker sends it; of a span, without its phase.
+    pub sent_as: Box<str>,
+    /// It is about finished spans.
+    pub is_span: bool,
+    /// Events, or spans, so far.
+    pub received: u64,
+    /// Measurements that metrics were made of.
+    pub points: u64,
+    /// Spans that were closed without their end.
+    pub incomplete: u64,
+    /// Events that joined a span.
+    pub span_events: u64,
+    /// Events that became log records.
+    pub records: u64,
+    /// Events that made nothing, by [`DropReason::index`].
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// By name.
+    pub becomes: Vec<MeasurementReport>,
+    /// Metadata keys that are no point attributes: some of them.
+    pub left_off: Vec<Box<str>>,
+    /// There are others.
+    pub has_more_left_off: bool,
+}
+
+/// What a measurement of an event becomes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasurementReport {
+    /// As it is sent.
+    pub measurement: Box<str>,
+    /// Absent where no metric is made of it.
+    pub instrument: Option<Arc<Instrument>>,
+    /// Why it is so.
+    pub because: String,
+    /// The metadata keys that become its point attributes where they are there.
+    pub attributes: Vec<Box<str>>,
+    /// How often it was measured.
+    pub measured: u64,
+    /// How often it was no finite number.
+    pub not_finite: u64,
+    /// How often it was no number at all.
+    pub not_numbers: u64,
+    /// How often a rule switched it off.
+    pub ruled_out: u64,
+    /// How often another measurement of the same event was one of this instrument already.
+    pub repeated: u64,
+}
+
+impl EventReport {
+    /// Reports come by name.
+    pub(crate) fn order(&self) -> (&str, &str, bool) {
+        (&self.event, &self.sent_as, self.is_span)
+    }
+
+    /// Adds what another shard says about the same name.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        debug_assert_eq!(self.order(), other.order(), "they are about one name");
+        self.received += other.received;
+        self.points += other.points;
+        self.incomplete += other.incomplete;
+        self.span_events += other.span_events;
+        self.records += other.records;
+        for (sum, more) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += more;
+        }
+        for more in other.becomes {
+            match self.becomes.iter_mut().find(|known| known.measurement == more.measurement) {
+                Some(known) => {
+                    // A shard that has measured it knows better than one that has only seen texts.
+                    if known.measured == 0 && more.measured > 0 {
+                        known.because.clone_from(&more.because);
+                    }
+                    known.measured += more.measured;
+                    known.not_finite += more.not_finite;
+                    known.not_numbers += more.not_numbers;
+                    known.ruled_out += more.ruled_out;
+                    known.repeated += more.repeated;
+                }
+                None => self.becomes.push(more),
+            }
+        }
+        self.becomes.sort_by(|left, right| left.measurement.cmp(&right.measurement));
+        let more = other.left_off.into_iter().filter(|key| !self.left_off.contains(key)).collect::<Vec<_>>();
+        self.left_off.extend(more);
+        self.has_more_left_off |= other.has_more_left_off;
+    }
 }
 
 /// How full a shard is.

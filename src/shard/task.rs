@@ -176,6 +176,9 @@ impl ShardTask {
             ShardMessage::OpenSpans(query, answer) => {
                 let _ = answer.send(engine.open_spans(&query, now));
             }
+            ShardMessage::Events(answer) => {
+                let _ = answer.send(engine.event_reports());
+            }
             ShardMessage::Checkpoint(answer) => {
                 self.pass_on(engine);
                 let _ = answer.send(self.checkpoint(engine));

@@ -3,6 +3,7 @@
 use crate::config::env::{EnvSource, Origin, Setting, Variables, parse_choice, parse_number};
 use crate::config::otel::{EffectiveValue, effective};
 use crate::diagnostics::LogLevel;
+use crate::engine::metrics::settings::{self, ExemplarFilter, HistogramAggregation, MetricSettings};
 use crate::engine::sampler::{Ratio, SamplerSettings};
 use crate::engine::settings::{ExceptionSignal, Limits, Propagators};
 
@@ -59,7 +60,7 @@ pub struct MetricVariables {
     /// Which points are differences.
     pub temporality: Setting<Temporality>,
     /// What histograms are without a rule.
-    pub histogram: Setting<Histogram>,
+    pub histogram: Setting<HistogramAggregation>,
     /// Which measurements may become exemplars.
     pub exemplar_filter: Setting<ExemplarFilter>,
 }
@@ -75,26 +76,6 @@ pub enum Temporality {
     LowMemory,
 }
 
-/// What histograms are without a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Histogram {
-    /// With fixed bounds.
-    Explicit,
-    /// With bounds that follow the values.
-    Exponential,
-}
-
-/// Which measurements may become exemplars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExemplarFilter {
-    /// All.
-    AlwaysOn,
-    /// None.
-    AlwaysOff,
-    /// Those of sampled traces.
-    TraceBased,
-}
-
 /// As the variables spell them.
 pub(super) const TEMPORALITIES: [(&str, Temporality); 3] = [
     ("cumulative", Temporality::Cumulative),
@@ -102,9 +83,9 @@ pub(super) const TEMPORALITIES: [(&str, Temporality); 3] = [
     ("lowmemory", Temporality::LowMemory),
 ];
 /// As the variables and the file spell them.
-pub(super) const HISTOGRAMS: [(&str, Histogram); 2] = [
-    ("explicit_bucket_histogram", Histogram::Explicit),
-    ("base2_exponential_bucket_histogram", Histogram::Exponential),
+pub(super) const HISTOGRAMS: [(&str, HistogramAggregation); 2] = [
+    ("explicit_bucket_histogram", HistogramAggregation::Explicit),
+    ("base2_exponential_bucket_histogram", HistogramAggregation::Exponential),
 ];
 /// As the variables and the file spell them.
 pub(super) const EXEMPLAR_FILTERS: [(&str, ExemplarFilter); 3] = [
@@ -196,13 +177,24 @@ impl Default for MetricVariables {
     fn default() -> Self {
         Self {
             temporality: Setting::default(Temporality::Cumulative),
-            histogram: Setting::default(Histogram::Explicit),
+            histogram: Setting::default(HistogramAggregation::Explicit),
             exemplar_filter: Setting::default(ExemplarFilter::TraceBased),
         }
     }
 }
 
 impl MetricVariables {
+    /// Tells the engine how metrics are made.
+    pub fn apply(&self, settings: &mut MetricSettings) {
+        settings.temporality = match self.temporality.value {
+            Temporality::Cumulative => settings::Temporality::Cumulative,
+            // Everything here is counted as it happens: there are no asynchronous counters to keep cumulative.
+            Temporality::Delta | Temporality::LowMemory => settings::Temporality::Delta,
+        };
+        settings.histogram = self.histogram.value;
+        settings.exemplars = self.exemplar_filter.value;
+    }
+
     pub(super) fn read<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>) -> Self {
         let defaults = Self::default();
         Self {

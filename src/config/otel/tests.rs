@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::otel::table::{Status, VARIABLES};
+use crate::engine::metrics::settings::{ExemplarFilter, HistogramAggregation};
 use crate::exporter::settings::{Compression, FileTarget, OtlpSettings, Protocol};
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -269,7 +270,7 @@ fn delta_and_lowmemory_are_three_words_apart() {
         ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
         ("OTEL_METRICS_EXEMPLAR_FILTER", "always_off"),
     ]);
-    assert_eq!(settings.metric_options.histogram.value, Histogram::Exponential);
+    assert_eq!(settings.metric_options.histogram.value, HistogramAggregation::Exponential);
     assert_eq!(settings.metric_options.exemplar_filter.value, ExemplarFilter::AlwaysOff);
 }
 

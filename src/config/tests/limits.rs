@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::admin::server::MAX_CONNECTIONS;
+use crate::config::metrics::{MAX_BOUNDARIES, MAX_CONDITIONS, MAX_DESCRIPTION_CHARS, MAX_METRIC_RULES};
 use crate::control::glob::MAX_PATTERN_CHARS;
 use crate::control::policies::MAX_PATTERNS;
 use crate::diagnostics::lines::MAX_WAITING_LINES;
+use crate::engine::metrics::mapping::MAX_MEASUREMENTS;
+use crate::engine::metrics::mapping::point_keys::{MAX_POINT_KEYS, MAX_POINT_VALUE_BYTES};
+use crate::engine::metrics::settings::MetricSettings;
 use crate::engine::settings::{MAX_KEY_BYTES, MAX_NAME_CHARS};
 use crate::exporter::queue::QueueSettings;
 use crate::exporter::{batch, retry};
@@ -19,6 +23,7 @@ use crate::receiver::{self, registry};
 fn the_documentation_names_every_limit_at_its_value() {
     let engine = engine::Settings::default();
     let limits = &engine.limits;
+    let metrics = MetricSettings::default();
     let queue = QueueSettings::default().max_bytes;
     let value = |count: usize| {
         let digits = count.to_string();
@@ -93,6 +98,17 @@ fn the_documentation_names_every_limit_at_its_value() {
             "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
         ),
         ("links of a span", value(limits.max_span_links), "OTEL_SPAN_LINK_COUNT_LIMIT"),
+        ("series of one instrument of one worker", value(metrics.max_series), "metrics.max_series"),
+        ("series of one worker", value(metrics.max_series_per_worker), "metrics.max_series_per_worker"),
+        ("instruments of one worker", value(metrics.max_instruments_per_worker), ""),
+        ("how long a series stays without a measurement", wait(metrics.series_idle), "metrics.series_idle"),
+        ("measurements of one event that become metrics", value(MAX_MEASUREMENTS), ""),
+        ("bytes of a point attribute's value", value(MAX_POINT_VALUE_BYTES), ""),
+        ("keys in a list of point attributes", value(MAX_POINT_KEYS), ""),
+        ("rules for metrics", value(MAX_METRIC_RULES), ""),
+        ("boundaries of a histogram", value(MAX_BOUNDARIES), ""),
+        ("conditions of one rule, `keep` and `drop` each", value(MAX_CONDITIONS), ""),
+        ("characters of a metric's description", value(MAX_DESCRIPTION_CHARS), ""),
         ("event patterns in one list", value(MAX_PATTERNS), ""),
         ("characters of a glob", value(MAX_PATTERN_CHARS), ""),
         ("spans in an export request", value(batch_spans), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),

@@ -21,32 +21,58 @@ pub(crate) struct Measured<'a> {
     pub(crate) attributes: &'a PointKeys<'a>,
 }
 
+/// A point attribute.
+type Pair<'a> = (&'a str, Cow<'a, str>);
+
+/// Attributes that are kept in place; more are rare.
+const INLINE: usize = 8;
+
 /// A point's attributes, unique and in the order of their keys.
-#[derive(Debug, Default)]
+///
+/// An array and not a `SmallVec`, which cannot be lent for a shorter time than what is in it lives.
+#[derive(Debug)]
 pub(crate) struct PointKeys<'a> {
-    pairs: SmallVec<[(&'a str, Cow<'a, str>); 8]>,
+    inline: [Pair<'a>; INLINE],
+    len: usize,
+    /// All of them, where there are more.
+    spilled: Vec<Pair<'a>>,
     hash: u64,
 }
 
 impl<'a> PointKeys<'a> {
     /// Of these pairs, whose keys are unique, in whatever order.
-    pub(crate) fn new(mut pairs: SmallVec<[(&'a str, Cow<'a, str>); 8]>) -> Self {
+    pub(crate) fn new(mut pairs: SmallVec<[Pair<'a>; INLINE]>) -> Self {
         pairs.sort_unstable_by_key(|(key, _)| *key);
         debug_assert!(pairs.windows(2).all(|pair| pair[0].0 < pair[1].0), "keys are unique");
         let hash = pairs.iter().fold(0, |hash, (key, value)| {
             xxh3_64_with_seed(value.as_bytes(), xxh3_64_with_seed(key.as_bytes(), hash))
         });
-        Self { pairs, hash }
+        let mut keys = Self { hash, ..Self::default() };
+        if pairs.len() > INLINE {
+            keys.spilled = pairs.into_vec();
+        } else {
+            keys.len = pairs.len();
+            keys.inline.iter_mut().zip(pairs).for_each(|(place, pair)| *place = pair);
+        }
+        keys
     }
 
     /// In the order of their keys.
     pub(crate) fn pairs(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.pairs.iter().map(|(key, value)| (*key, &**value))
+        let pairs = if self.spilled.is_empty() { &self.inline[..self.len] } else { &self.spilled[..] };
+        pairs.iter().map(|(key, value)| (*key, &**value))
     }
 
     /// Stands for them in tables; others may share it.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
+    }
+}
+
+impl Default for PointKeys<'_> {
+    fn default() -> Self {
+        let inline = [const { ("", Cow::Borrowed("")) }; INLINE];
+        Self { inline, len: 0, spilled: Vec::new(), hash: 0 }
     }
 }
 

@@ -14,8 +14,15 @@ use crate::support::bridge::Bridge;
 use crate::support::until;
 use crate::support::worker::{Connector, channel, pair, wall};
 
-const ROUTES: [&str; 6] =
-    ["/healthz", "/readyz", "/metrics", "/api/v1/ledger", "/api/v1/workers", "/api/v1/spans/open"];
+const ROUTES: [&str; 7] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/api/v1/ledger",
+    "/api/v1/workers",
+    "/api/v1/spans/open",
+    "/api/v1/events",
+];
 
 async fn status(bridge: &Bridge, route: &str, headers: &[(&str, &str)]) -> Result<u16> {
     let mut request = reqwest::Client::new().get(format!("http://{}{route}", bridge.admin));

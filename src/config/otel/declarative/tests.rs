@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::otel::{ExemplarFilter, Exporter, Histogram, Temporality};
+use crate::config::otel::{Exporter, Temporality};
+use crate::engine::metrics::settings::{ExemplarFilter, HistogramAggregation};
 use crate::engine::sampler::ParentBased;
 use crate::exporter::settings::{Compression, Destination, FileTarget, Protocol};
 
@@ -253,7 +254,7 @@ fn of_two_readers_the_first_counts_with_all_that_it_says() {
         default_histogram_aggregation: base2_exponential_bucket_histogram}}}}]}\n";
     let options = settings(readers).metric_options;
     assert_eq!(options.temporality.value, Temporality::Delta);
-    assert_eq!(options.histogram.value, Histogram::Explicit);
+    assert_eq!(options.histogram.value, HistogramAggregation::Explicit);
 }
 
 #[test]

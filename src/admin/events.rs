@@ -1,0 +1,137 @@
+//! `GET /api/v1/events?event=&limit=`: what the events seen so far became, and why, by name.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::problem::Problem;
+use super::safe_json;
+use super::shards::ask;
+use super::sources::AdminState;
+use crate::drops::DropReason;
+use crate::engine::metrics::instrument::Kind;
+use crate::engine::report::{EventReport, MeasurementReport};
+use crate::shard::ShardMessage;
+
+/// Names in an answer that does not ask for another number.
+pub(super) const DEFAULT_LIMIT: usize = 100;
+/// Most names in an answer: with 256 measurements each it stays within some tens of megabytes.
+pub(super) const MAX_LIMIT: usize = 1000;
+
+const PARAMETERS: &str = "`event`, `limit`";
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    /// With or without the prefix.
+    event: Option<String>,
+    limit: usize,
+}
+
+pub(super) async fn answer(
+    State(state): State<AdminState>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(pairs) = query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let asked = parse(&pairs)?;
+    let answers = ask(&state.shards, ShardMessage::Events).await?;
+    let (events, total) = merge(answers, &asked);
+    let shown: Vec<Value> = events.iter().map(show).collect();
+    Ok(safe_json(&json!({"events": shown, "total": total})))
+}
+
+fn parse(pairs: &[(String, String)]) -> Result<Asked, Problem> {
+    let mut asked = Asked { event: None, limit: DEFAULT_LIMIT };
+    // An empty parameter is as good as none, so that a form may send all of its fields.
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        match name.as_str() {
+            "event" => asked.event = Some(value.clone()),
+            "limit" => asked.limit = limit(value)?,
+            _ => {
+                let detail = format!("unknown parameter `{}`; known are {PARAMETERS}", name.escape_debug());
+                return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn limit(value: &str) -> Result<usize, Problem> {
+    value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
+        let detail = format!("`limit` is `{}`, not a number from 1 to {MAX_LIMIT}", value.escape_debug());
+        Problem::parameter("limit", detail)
+    })
+}
+
+/// What all shards say of each name that is asked for, by name, and how many names that are.
+fn merge(answers: Vec<Vec<EventReport>>, asked: &Asked) -> (Vec<EventReport>, usize) {
+    let is_asked_for = |report: &EventReport| {
+        asked.event.as_ref().is_none_or(|event| *report.event == **event || *report.sent_as == **event)
+    };
+    let mut reports: Vec<_> = answers.into_iter().flatten().filter(is_asked_for).collect();
+    reports.sort_by(|left, right| left.order().cmp(&right.order()));
+    let mut events: Vec<EventReport> = Vec::new();
+    for report in reports {
+        match events.last_mut() {
+            Some(last) if last.order() == report.order() => last.absorb(report),
+            Some(_) | None => events.push(report),
+        }
+    }
+    let total = events.len();
+    events.truncate(asked.limit);
+    (events, total)
+}
+
+fn show(report: &EventReport) -> Value {
+    let dropped: Map<String, Value> = DropReason::ALL
+        .into_iter()
+        .map(|reason| (reason, report.dropped[reason.index()]))
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.as_str().to_owned(), json!(count)))
+        .collect();
+    json!({
+        "event": &*report.event,
+        "sent_as": &*report.sent_as,
+        "span": report.is_span,
+        "received": report.received,
+        "points": report.points,
+        "incomplete": report.incomplete,
+        "span_events": report.span_events,
+        "records": report.records,
+        "dropped": dropped,
+        "measurements": report.becomes.iter().map(show_measurement).collect::<Vec<_>>(),
+        "left_off": report.left_off,
+        "more_left_off": report.has_more_left_off,
+    })
+}
+
+fn show_measurement(report: &MeasurementReport) -> Value {
+    let mut shown = json!({
+        "measurement": &*report.measurement,
+        "because": report.because,
+        "measured": report.measured,
+        "not_finite": report.not_finite,
+        "not_numbers": report.not_numbers,
+        "ruled_out": report.ruled_out,
+        "repeated": report.repeated,
+    });
+    if let Some(instrument) = &report.instrument {
+        let (kind, boundaries) = match &instrument.kind {
+            Kind::Counter => ("counter", None),
+            Kind::UpDownCounter => ("updowncounter", None),
+            Kind::Gauge => ("gauge", None),
+            Kind::Histogram { boundaries } => ("histogram", Some(boundaries)),
+            Kind::ExponentialHistogram => ("exponential_histogram", None),
+        };
+        shown["instrument"] = json!(&*instrument.name);
+        shown["kind"] = json!(kind);
+        shown["unit"] = json!(&*instrument.unit);
+        shown["attributes"] = json!(report.attributes);
+        if let Some(boundaries) = boundaries {
+            shown["boundaries"] = json!(&**boundaries);
+        }
+    }
+    shown
+}

@@ -1,0 +1,334 @@
+//! What is known about an event's name: for each of its measurements, what it becomes.
+//!
+//! Everything here follows from names and settings, so forgetting costs time and the counts that explain, and nothing else.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::units::Scale;
+use crate::drops::DropReason;
+use crate::engine::metadata::truncated;
+use crate::engine::metrics::instrument::Instrument;
+use crate::engine::naming::Name;
+
+/// Names in a generation of [`Plans`]; there are two.
+const MAX_PLANS: usize = 2048;
+
+/// Names with one hash, that is with one prefixed name, and others as sent.
+const MAX_ALIASES: usize = 4;
+
+/// Measurements of one event that are looked at.
+pub(crate) const MAX_MEASUREMENTS: usize = 128;
+
+/// Measurements that are remembered for a name; a further one takes the place of the one that was not there for longest.
+/// More than one event has, so that those of one event are remembered together.
+const MAX_KNOWN: usize = 2 * MAX_MEASUREMENTS;
+
+/// Keys that are remembered as left off the points of a name.
+const MAX_LEFT_OFF: usize = 16;
+
+/// Bytes of such a key.
+const MAX_LEFT_OFF_BYTES: usize = 64;
+
+/// Plans by name. The names that are in use stay: when a generation is full it becomes the old one, and what was not asked
+/// for since is forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Plans {
+    young: Generation,
+    old: Generation,
+}
+
+/// By the hash of the prefixed name; spans and events apart.
+type Generation = HashMap<(u64, bool), SmallVec<[Box<Plan>; 1]>>;
+
+/// What is known about an event's name, or a span's operation.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) title: Arc<str>,
+    /// As sent; of a span, its operation.
+    pub(super) emitted: Box<str>,
+    pub(super) is_span: bool,
+    /// The places of the rules for its name, in their order; not looked for yet where absent.
+    pub(super) rules: Option<Box<[usize]>>,
+    pub(super) known: Known,
+    pub(super) left_off: LeftOff,
+    pub(super) counts: Counts,
+}
+
+/// What became of the events of a name.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Counts {
+    pub(super) received: u64,
+    pub(super) points: u64,
+    pub(super) incomplete: u64,
+    pub(super) span_events: u64,
+    pub(super) records: u64,
+    pub(super) dropped: [u64; DropReason::ALL.len()],
+}
+
+/// The measurements of a name.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    list: Vec<Measurement>,
+    /// Events so far.
+    events: u64,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Measurement {
+    /// As it is looked for.
+    pub(super) key: Box<str>,
+    pub(super) becomes: Becomes,
+    /// The last event that had it.
+    last: u64,
+    pub(super) measured: u64,
+    pub(super) not_finite: u64,
+    pub(super) not_numbers: u64,
+    pub(super) ruled_out: u64,
+    pub(super) repeated: u64,
+}
+
+/// What a measurement becomes.
+#[derive(Debug)]
+pub(super) enum Becomes {
+    /// No metric, ever.
+    Never(&'static str),
+    /// No metric, because the rule at this place says so.
+    Nothing(usize),
+    /// No metric, because there are too many instruments.
+    NoRoom,
+    /// A measurement of an instrument.
+    Metric(Target),
+}
+
+/// Of which instrument, and how.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) instrument: Arc<Instrument>,
+    pub(super) number: u32,
+    pub(super) scale: Scale,
+    /// The place of the rule that decides.
+    pub(super) rule: Option<usize>,
+    /// The rule measures some events only.
+    pub(super) is_conditional: bool,
+    /// Several measurements of one event may be measurements of it: a rule names it.
+    pub(super) takes_several: bool,
+    pub(super) because: &'static str,
+}
+
+/// Metadata keys that became no point attribute.
+#[derive(Debug, Default)]
+pub(super) struct LeftOff {
+    pub(super) keys: Vec<Box<str>>,
+    pub(super) has_more: bool,
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+impl Plans {
+    /// The plan of a name; a new one where there is none.
+    pub(super) fn of(&mut self, name: &Name, is_span: bool) -> &mut Plan {
+        let key = (name.hash, is_span);
+        let emitted = emitted(name, is_span);
+        let is_it = |plan: &Plan| {
+            *plan.emitted == *emitted && (Arc::ptr_eq(&plan.title, &name.title) || plan.title == name.title)
+        };
+        let at = self.young.get(&key).and_then(|plans| plans.iter().position(|plan| is_it(plan)));
+        if let Some(at) = at {
+            return self.young.get_mut(&key).map(|plans| &mut *plans[at]).expect("it was there a moment ago");
+        }
+        let forgotten = self.old.get_mut(&key).and_then(|plans| {
+            let at = plans.iter().position(|plan| is_it(plan))?;
+            Some(plans.swap_remove(at))
+        });
+        if self.young.len() >= MAX_PLANS && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        let plans = self.young.entry(key).or_default();
+        if plans.len() >= MAX_ALIASES {
+            plans.remove(0);
+        }
+        plans.push(forgotten.unwrap_or_else(|| Box::new(Plan::new(name, emitted, is_span))));
+        plans.last_mut().expect("one was added")
+    }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// All, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Plan> {
+        self.young.values().chain(self.old.values()).flatten().map(|plan| &**plan)
+    }
+}
+
+/// A name as sent, without its phase where it is a span's.
+fn emitted(name: &Name, is_span: bool) -> &str {
+    match name.emitted.rsplit_once('.') {
+        Some((operation, _)) if is_span && name.phase.is_some() => operation,
+        _ => &name.emitted,
+    }
+}
+
+impl Plan {
+    fn new(name: &Name, emitted: &str, is_span: bool) -> Self {
+        Self {
+            title: Arc::clone(&name.title),
+            emitted: emitted.into(),
+            is_span,
+            rules: None,
+            known: Known::default(),
+            left_off: LeftOff::default(),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Known {
+    /// Another event comes.
+    pub(super) fn begin(&mut self) {
+        self.events += 1;
+    }
+
+    /// Where a measurement of this event is: most likely at `hint`, because events of one name list theirs in one order.
+    pub(super) fn position(&mut self, key: &str, hint: usize) -> Option<usize> {
+        let is_it = |known: &Measurement| *known.key == *key;
+        let at = match self.list.get(hint) {
+            Some(known) if is_it(known) => hint,
+            Some(_) | None => self.list.iter().position(is_it)?,
+        };
+        self.list[at].last = self.events;
+        Some(at)
+    }
+
+    /// Remembers one of this event; returns its place.
+    pub(super) fn add(&mut self, key: &str, becomes: Becomes) -> usize {
+        let added = Measurement {
+            key: key.into(),
+            becomes,
+            last: self.events,
+            measured: 0,
+            not_finite: 0,
+            not_numbers: 0,
+            ruled_out: 0,
+            repeated: 0,
+        };
+        if self.list.len() < MAX_KNOWN {
+            self.list.push(added);
+            return self.list.len() - 1;
+        }
+        let longest_gone = self.list.iter().enumerate().min_by_key(|(_, known)| known.last);
+        let at = longest_gone.map_or(0, |(at, _)| at);
+        debug_assert!(self.list[at].last < self.events, "one event does not fill it");
+        self.list[at] = added;
+        at
+    }
+
+    pub(super) fn at(&self, place: usize) -> &Measurement {
+        &self.list[place]
+    }
+
+    pub(super) fn at_mut(&mut self, place: usize) -> &mut Measurement {
+        &mut self.list[place]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Measurement> {
+        self.list.iter()
+    }
+}
+
+impl LeftOff {
+    pub(super) fn note(&mut self, key: &str) {
+        let key = truncated(key, MAX_LEFT_OFF_BYTES);
+        if self.keys.iter().any(|known| **known == *key) {
+            return;
+        }
+        if self.keys.len() < MAX_LEFT_OFF {
+            self.keys.push(key.into());
+        } else {
+            self.has_more = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::naming::Naming;
+
+    fn name(naming: &mut Naming, text: &str) -> Arc<Name> {
+        naming.resolve(&text.split('.').collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn the_phases_of_an_operation_have_one_plan_and_an_event_of_its_name_another() {
+        let mut naming = Naming::new("snakepit.python");
+        let mut plans = Plans::default();
+        for text in ["tool.run.start", "tool.run.stop", "tool.run.exception"] {
+            plans.of(&name(&mut naming, text), true).counts.received += 1;
+        }
+        plans.of(&name(&mut naming, "tool.run"), false).counts.received += 1;
+        let mut found: Vec<_> =
+            plans.iter().map(|plan| (&*plan.emitted, plan.is_span, plan.counts.received)).collect();
+        found.sort_unstable();
+        assert_eq!(found, [("tool.run", false, 1), ("tool.run", true, 3)]);
+    }
+
+    #[test]
+    fn names_in_use_stay_and_the_others_are_bounded() {
+        let mut naming = Naming::new("snakepit.python");
+        let mut plans = Plans::default();
+        let usual = name(&mut naming, "cache.hit");
+        for number in 0..10 * MAX_PLANS {
+            plans.of(&usual, false).counts.received += 1;
+            plans.of(&name(&mut naming, &format!("name.{number}")), false);
+            assert!(plans.iter().count() <= 2 * MAX_PLANS + 1);
+        }
+        assert_eq!(plans.of(&usual, false).counts.received, 10 * MAX_PLANS as u64);
+    }
+
+    #[test]
+    fn names_that_are_sent_differently_and_shown_alike_have_plans_of_their_own() {
+        let mut naming = Naming::new("snakepit.python");
+        let mut plans = Plans::default();
+        for sent in ["a b", "a%b", "aöb", "a_b", "a(b", "a)b"] {
+            plans.of(&name(&mut naming, sent), false).counts.received += 1;
+            plans.of(&name(&mut naming, sent), false).counts.received += 1;
+        }
+        let found: Vec<_> = plans.iter().map(|plan| (&*plan.title, plan.counts.received)).collect();
+        assert_eq!(found, [("snakepit.python.a_b", 2); MAX_ALIASES]);
+    }
+
+    #[test]
+    fn measurements_of_a_name_are_bounded_and_what_is_not_used_gives_way() {
+        let mut known = Known::default();
+        for number in 0..3 * MAX_KNOWN {
+            known.begin();
+            if known.position("usual", 0).is_none() {
+                assert_eq!(number, 0, "it is in use, and stays");
+                known.add("usual", Becomes::NoRoom);
+            }
+            let key = number.to_string();
+            assert_eq!(known.position(&key, number), None);
+            let at = known.add(&key, Becomes::NoRoom);
+            assert_eq!(known.position(&key, 0), Some(at));
+        }
+        assert_eq!(known.iter().count(), MAX_KNOWN);
+        assert!(known.position("0", 0).is_none());
+    }
+
+    #[test]
+    fn keys_left_off_are_bounded() {
+        let mut left = LeftOff::default();
+        for number in 0..100 {
+            left.note(&format!("{}{number}", "k".repeat(62)));
+            left.note("again");
+        }
+        assert_eq!((left.keys.len(), left.has_more), (MAX_LEFT_OFF, true));
+        assert!(left.keys.iter().all(|key| key.len() <= MAX_LEFT_OFF_BYTES));
+    }
+}
