@@ -9,8 +9,11 @@
 //! Metrics belong to an *instance*, that is a node and a worker id: one writer for each resource that a backend sees,
 //! however often the worker's process is replaced.
 
+pub(crate) mod aggregation;
 pub mod instrument;
 pub(crate) mod mapping;
 pub(crate) mod measured;
 pub mod point;
 pub mod settings;
+
+pub use aggregation::AggregationFigures as MetricFigures;

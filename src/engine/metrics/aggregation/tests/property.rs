@@ -1,0 +1,394 @@
+//! The laws, over random streams of measurements, collections, comings and goings, and restarts.
+
+use proptest::prelude::*;
+
+use super::model::{Model, Offered, Said, Value, flattened};
+use super::*;
+use crate::store::RowKey;
+
+const WORKERS: [(&str, &str); 5] = [("w", "a"), ("w", "b"), ("v", "a"), ("v", "a"), ("u", "a")];
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A step of a test. Indexes are taken modulo what there is.
+#[derive(Debug, Clone)]
+enum Op {
+    Record {
+        worker: usize,
+        instrument: usize,
+        keys: usize,
+        value: usize,
+        weight: usize,
+        late_ms: i64,
+    },
+    Offer {
+        which: usize,
+        late_ms: i64,
+    },
+    Begin,
+    Collect {
+        budget: usize,
+    },
+    CollectAll,
+    Wait {
+        ms: u64,
+    },
+    SetBack {
+        ms: i64,
+    },
+    Detach {
+        worker: usize,
+    },
+    /// What changed is written.
+    Checkpoint {
+        all: bool,
+    },
+    /// An aggregation is made of what was written, and goes on beside the others.
+    Restore,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        30 => (0..5_usize, 0..9_usize, 0..5_usize, 0..12_usize, 0..3_usize, -300..3000_i64).prop_map(
+            |(worker, instrument, keys, value, weight, late_ms)| Op::Record { worker, instrument, keys, value, weight, late_ms }
+        ),
+        12 => (any::<usize>(), -100..3000_i64).prop_map(|(which, late_ms)| Op::Offer { which, late_ms }),
+        6 => Just(Op::Begin),
+        12 => (1..8_usize).prop_map(|budget| Op::Collect { budget }),
+        3 => Just(Op::CollectAll),
+        12 => (1..5000_u64).prop_map(|ms| Op::Wait { ms }),
+        2 => (30_000..90_000_u64).prop_map(|ms| Op::Wait { ms }),
+        1 => (0..20_000_i64).prop_map(|ms| Op::SetBack { ms }),
+        3 => (0..5_usize).prop_map(|worker| Op::Detach { worker }),
+        3 => any::<bool>().prop_map(|all| Op::Checkpoint { all }),
+        2 => Just(Op::Restore),
+    ]
+}
+
+fn instruments() -> [Arc<Instrument>; 9] {
+    let bounds = [1.0, 2.0, 5.0];
+    [
+        instrument("calls", "", Kind::Counter),
+        instrument("level", "", Kind::UpDownCounter),
+        instrument("last", "", Kind::Gauge),
+        histogram("fixed", &bounds),
+        histogram("bare", &[]),
+        instrument("flexible", "", Kind::ExponentialHistogram),
+        instrument("Calls", "", Kind::Counter),
+        instrument("CALLS", "By", Kind::Counter),
+        instrument("other", "", Kind::Counter),
+    ]
+}
+
+/// Sums of these are exact in any order.
+const VALUES: [Number; 12] = [
+    Number::Int(0),
+    Number::Int(1),
+    Number::Int(7),
+    Number::Int(1 << 40),
+    Number::Float(0.25),
+    Number::Float(0.75),
+    Number::Float(1.0),
+    Number::Float(2.0),
+    Number::Float(3.5),
+    Number::Float(1024.0),
+    Number::Float(-1.5),
+    Number::Int(-3),
+];
+
+/// The aggregation, those that were restored from it, and the model, side by side.
+struct Run {
+    all: Vec<(Aggregation, u64)>,
+    model: Model,
+    settings: MetricSettings,
+    attached: [Option<InstanceId>; 5],
+    offers: Vec<(InstanceId, SeriesId, Offered, Number, i64)>,
+    rows: BTreeMap<RowKey, Vec<u8>>,
+    instruments: [Arc<Instrument>; 9],
+    mono_ms: u64,
+    wall_ms: i64,
+    said: Vec<Said>,
+    /// What counters have taken, by worker, name and attributes.
+    totals: BTreeMap<(String, String, String), f64>,
+}
+
+impl Run {
+    fn new(settings: MetricSettings) -> Self {
+        Self {
+            all: vec![(Aggregation::new(&settings, WINDOW), 0)],
+            model: Model::new(settings.clone()),
+            settings,
+            attached: [None; 5],
+            offers: Vec::new(),
+            rows: BTreeMap::new(),
+            instruments: instruments(),
+            mono_ms: 0,
+            wall_ms: 0,
+            said: Vec::new(),
+            totals: BTreeMap::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            mono: Monotonic(self.mono_ms * 1_000_000),
+            wall: UnixNanos(EPOCH_NS + self.wall_ms * 1_000_000),
+        }
+    }
+
+    /// The same of all, which must agree.
+    fn each<T: PartialEq + std::fmt::Debug>(&mut self, act: impl Fn(&mut Aggregation, &mut u64) -> T) -> T {
+        let mut made = self.all.iter_mut().map(|(own, next_source)| act(own, next_source));
+        let first = made.next().unwrap();
+        made.for_each(|other| assert_eq!(first, other, "what was restored says something else"));
+        first
+    }
+
+    fn step(&mut self, op: &Op) {
+        match *op {
+            Op::Record { worker, instrument, keys, value, weight, late_ms } => {
+                self.record(worker, instrument, keys, VALUES[value], weight, late_ms);
+            }
+            Op::Offer { which, late_ms } => {
+                let len = self.offers.len();
+                if len > 0 {
+                    let (instance, series, offered, value, time) = self.offers[which % len];
+                    let time = time - late_ms;
+                    self.each(|own, _| own.offer(instance, series, value, UnixNanos(time), None));
+                    self.model.offer(offered, value, time);
+                }
+            }
+            Op::Begin => {
+                let now = self.now();
+                self.each(|own, _| own.begin(now.wall, now));
+                self.model.begin(now.wall.0, now.mono.0);
+            }
+            Op::Collect { budget } => self.collect(budget),
+            Op::CollectAll => {
+                while self.model.is_collecting() {
+                    self.collect(50);
+                }
+            }
+            Op::Wait { ms } => {
+                self.mono_ms += ms;
+                self.wall_ms += ms as i64;
+            }
+            Op::SetBack { ms } => self.wall_ms -= ms,
+            Op::Detach { worker } => {
+                if let Some(id) = self.attached[worker].take() {
+                    self.each(|own, _| own.detach(id));
+                    self.model.detach(WORKERS[worker].0);
+                }
+            }
+            Op::Checkpoint { all } => drop(self.checkpoint(all)),
+            Op::Restore => self.restore(),
+        }
+        let (series, instances) = (self.model.series(), self.model.instances());
+        let figures = self.each(|own, _| own.figures());
+        assert_eq!((figures.series, figures.instances), (series, instances));
+        assert_eq!(self.each(|own, _| own.is_collecting()), self.model.is_collecting());
+    }
+
+    fn record(
+        &mut self,
+        worker: usize,
+        number: usize,
+        attributes: usize,
+        value: Number,
+        weight: usize,
+        late_ms: i64,
+    ) {
+        let now = self.now();
+        let (name, pool) = WORKERS[worker];
+        let id = self.attached[worker].unwrap_or_else(|| {
+            let id = self.each(|own, next| own.attach(key(name), described(pool), next));
+            self.model.attach(name, pool);
+            self.attached[worker] = Some(id);
+            id
+        });
+        let instrument = Arc::clone(&self.instruments[number]);
+        let texts = [format!("{attributes}"), "x".to_owned()];
+        let pairs = [("a", &texts[0][..]), ("b", &texts[1][..])];
+        let keys = keys(&pairs[..attributes.min(2)]);
+        let said: String = keys.pairs().map(|(key, value)| format!("{key}={value};")).collect();
+        let weight = [Weight::ONE, Weight::of_share(0.4), Weight::of_share(0.3)][weight];
+        let time = UnixNanos(now.wall.0 - late_ms * 1_000_000);
+        let recorded = self.each(|own, _| {
+            let measured =
+                Measured { instrument: &instrument, number: number as u32, value, attributes: &keys };
+            own.record(id, &measured, weight, time, now)
+        });
+        let (what, offered) =
+            self.model.record(name, &instrument, value, weight.value(), &said, (time.0, now));
+        let (expected, series) = match recorded {
+            Recorded::Series(series) => ("series", Some(series)),
+            Recorded::Overflowed(series) => ("overflowed", Some(series)),
+            Recorded::NoRoom => ("no room", None),
+            Recorded::Conflict => ("conflict", None),
+            Recorded::Negative => ("negative", None),
+        };
+        assert_eq!(expected, what);
+        let (Some(series), Some(offered)) = (series, offered) else { return };
+        self.offers.push((id, series, offered, value, time.0));
+        if instrument.kind == Kind::Counter && weight == Weight::ONE {
+            let attributes = if what == "overflowed" { "overflow".to_owned() } else { said };
+            let place = (name.to_owned(), instrument.name.to_lowercase(), attributes);
+            *self.totals.entry(place).or_default() += value.as_f64();
+        }
+    }
+
+    fn collect(&mut self, budget: usize) {
+        let metrics = self.each(|own, _| {
+            let mut made = Vec::new();
+            own.collect(budget, &mut |metric| made.push(metric));
+            made
+        });
+        assert!(metrics.iter().map(Metric::len).sum::<usize>() <= budget);
+        for metric in &metrics {
+            let said = flattened(std::slice::from_ref(metric));
+            assert!(!said.is_empty());
+            let without = said.iter().filter(|said| said.value.is_none()).count();
+            assert!(without == 0 || without == said.len(), "points without value are alone: {metric:?}");
+        }
+        let sorted = |mut said: Vec<Said>| {
+            said.sort_by_cached_key(|said| (said.worker.clone(), said.name.clone(), said.attributes.clone()));
+            said
+        };
+        let said = sorted(flattened(&metrics));
+        assert_eq!(said, sorted(self.model.collect(budget)));
+        self.said.extend(said);
+    }
+
+    fn checkpoint(&mut self, all: bool) -> AggregationHead {
+        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+        let own = &mut self.all[0].0;
+        let is_first = self.rows.is_empty();
+        let head = own.write(all || is_first, &mut puts, &mut deletes);
+        if all || is_first {
+            self.rows.clear();
+        }
+        deletes.iter().for_each(|key| {
+            self.rows.remove(key);
+        });
+        self.rows.extend(puts);
+        head
+    }
+
+    fn restore(&mut self) {
+        let head = self.checkpoint(false);
+        let head = postcard::from_bytes(&postcard::to_stdvec(&head).unwrap()).unwrap();
+        let mut rows = AggregationRows::default();
+        for (key, value) in &self.rows {
+            assert!(rows.put(MetricRow::of(key).unwrap(), value));
+        }
+        let (mut restored, damaged) = rows.restore(&self.settings, WINDOW, head);
+        assert_eq!(damaged, 0);
+        self.attached.iter().flatten().for_each(|id| assert!(restored.rejoin(*id)));
+        let next_source = self.all[0].1;
+        // The new one is written from now on, as after a real restart; the older goes on beside it.
+        self.all.truncate(1);
+        self.all.insert(0, (restored, next_source));
+        self.rows.clear();
+    }
+
+    /// Whatever has happened: everything is collected, and then ends.
+    fn finish(&mut self) {
+        for worker in 0..WORKERS.len() {
+            self.step(&Op::Detach { worker });
+        }
+        for _ in 0..4 {
+            self.step(&Op::CollectAll);
+            self.step(&Op::Wait { ms: 30_000 });
+            self.step(&Op::Begin);
+            self.step(&Op::CollectAll);
+        }
+        let figures = self.each(|own, _| own.figures());
+        assert_eq!((figures.instances, figures.instruments, figures.series), (0, 0, 0));
+        assert_eq!(self.all[0].0.lists.len(), 0, "nothing keeps attributes");
+        assert!(self.all[0].0.by_attributes.is_empty() && self.all[0].0.by_name.is_empty());
+        self.checkpoint(false);
+        assert!(self.rows.is_empty(), "nor rows");
+    }
+
+    /// What must hold of every series' points, whatever they are.
+    fn laws(&self) {
+        let mut last: BTreeMap<(&str, &str, &str), &Said> = BTreeMap::new();
+        for said in &self.said {
+            let place = (&said.worker[..], &said.name[..], &said.attributes[..]);
+            let before = last.insert(place, said);
+            let is_gauge = said.name == "last";
+            assert!(is_gauge || said.start < said.time, "{said:?}");
+            let Some(before) = before else { continue };
+            assert!(before.time < said.time, "times ascend: {before:?}, {said:?}");
+            if is_gauge {
+                continue;
+            }
+            let goes_on = before.value.is_some() && before.start == said.start;
+            assert!(goes_on || before.time <= said.start, "intervals do not overlap: {before:?}, {said:?}");
+            if goes_on && let (Some(earlier), Some(later)) = (&before.value, &said.value) {
+                assert!(runs_forwards(earlier, later, said.name == "level"), "{before:?}, {said:?}");
+            }
+        }
+    }
+}
+
+fn runs_forwards(earlier: &Value, later: &Value, may_fall: bool) -> bool {
+    match (earlier, later) {
+        (Value::Number(earlier), Value::Number(later)) => may_fall || earlier.as_f64() <= later.as_f64(),
+        (Value::Buckets(count, .., buckets), Value::Buckets(more, .., more_buckets)) => {
+            count <= more && buckets.iter().zip(more_buckets).all(|(few, many)| few <= many)
+        }
+        (Value::Exponential(count, ..), Value::Exponential(more, ..)) => count <= more,
+        _ => false,
+    }
+}
+
+fn settings(is_delta: bool) -> MetricSettings {
+    MetricSettings {
+        max_series: 3,
+        max_series_per_worker: 9,
+        max_instruments_per_worker: 6,
+        series_idle: IDLE,
+        temporality: if is_delta { Temporality::Delta } else { Temporality::Cumulative },
+        exemplars: ExemplarFilter::AlwaysOn,
+        ..MetricSettings::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Every point, and what becomes of every measurement, is what the model says that counts everything anew; so it is in
+    /// every aggregation that was restored on the way, in the middle of a collection too; and the laws hold.
+    #[test]
+    fn aggregation_is_what_the_model_says(is_delta: bool, ops in prop::collection::vec(op(), 1..250)) {
+        let mut run = Run::new(settings(is_delta));
+        ops.iter().for_each(|op| run.step(op));
+        run.finish();
+        run.laws();
+    }
+
+    /// Differences add up to what was measured, and so do the last points of cumulative series.
+    #[test]
+    fn points_add_up_to_what_was_measured(is_delta: bool, ops in prop::collection::vec(op(), 1..150)) {
+        let mut run = Run::new(settings(is_delta));
+        let unweighted = |op: &Op| {
+            let mut op = op.clone();
+            if let Op::Record { weight, .. } = &mut op {
+                *weight = 0;
+            }
+            op
+        };
+        ops.iter().for_each(|op| run.step(&unweighted(op)));
+        run.finish();
+        let mut sums: BTreeMap<(String, String, String), f64> = BTreeMap::new();
+        let mut open: BTreeMap<(String, String, String), (i64, f64)> = BTreeMap::new();
+        for said in run.said.iter().filter(|said| ["calls", "other"].contains(&&said.name.to_lowercase()[..])) {
+            let Some(Value::Number(number)) = &said.value else { continue };
+            let place = (said.worker.clone(), said.name.to_lowercase(), said.attributes.clone());
+            let before = open.insert(place.clone(), (said.start, number.as_f64()));
+            let had = before.filter(|(start, _)| !is_delta && *start == said.start).map_or(0.0, |(_, had)| had);
+            *sums.entry(place).or_default() += number.as_f64() - had;
+        }
+        prop_assert_eq!(&sums, &run.totals);
+    }
+}
