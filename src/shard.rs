@@ -86,12 +86,17 @@ pub enum ShardMessage {
 }
 
 /// The shard of a worker among so many.
+///
+/// Workers of a node whose ids are no more than their connections' share one, because their metadata may show the same
+/// worker id for several connections: then they share metrics, which live in one shard.
 #[must_use]
 pub fn shard_of(worker: &WorkerKey, shards: u16) -> u16 {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     hasher.update(worker.node.as_bytes());
     hasher.update(&[0]);
-    hasher.update(worker.id.as_bytes());
+    if !worker.is_of_connection() {
+        hasher.update(worker.id.as_bytes());
+    }
     u16::try_from(hasher.digest() % u64::from(shards)).expect("less than the count of shards")
 }
 
@@ -138,5 +143,22 @@ impl Shards {
     /// Every shard.
     pub fn all(&self) -> impl Iterator<Item = &mpsc::Sender<ShardMessage>> {
         self.senders.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_may_be_one_worker_share_a_shard() {
+        let shard = |id: &str| shard_of(&WorkerKey { node: "host".into(), id: id.into(), pid: None }, 64);
+        let first = shard("127.0.0.1:40000/1");
+        for id in ["127.0.0.1:40000/2", "127.0.0.1:50123/77", "[::1]:9/3"] {
+            assert_eq!(shard(id), first, "{id}");
+        }
+        let named: std::collections::BTreeSet<_> =
+            (0..200).map(|number| shard(&format!("worker_{number}"))).collect();
+        assert!(named.len() > 32, "{named:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Who sent an event: the key that pairing trusts, and the source that exports show.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,16 @@ pub struct WorkerKey {
     pub id: Arc<str>,
     /// The worker's process id, where a header gave it.
     pub pid: Option<u32>,
+}
+
+impl WorkerKey {
+    /// Whether the id is no more than its connection's: nothing in the headers said who the worker is.
+    #[must_use]
+    pub fn is_of_connection(&self) -> bool {
+        self.id
+            .rsplit_once('/')
+            .is_some_and(|(peer, stream)| peer.parse::<SocketAddr>().is_ok() && stream.parse::<u64>().is_ok())
+    }
 }
 
 impl fmt::Display for WorkerKey {
