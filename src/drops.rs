@@ -15,7 +15,7 @@ pub enum DropReason {
     Reconciled,
     /// A name that is empty once empty parts are taken away.
     EmptyName,
-    /// Bytes that are not a `TelemetryEvent`.
+    /// Bytes that are not a `TelemetryEvent`; or all that it measures cannot be what its instruments are.
     Malformed,
     /// A message beyond `max_message_bytes`.
     Oversized,

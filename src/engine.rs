@@ -12,16 +12,19 @@ mod clock;
 mod closing;
 mod compose;
 mod constants;
+mod emission;
 mod half;
 mod ids;
 mod intervals;
 pub mod ledger;
 mod matching;
+mod measuring;
 mod memory;
 mod metadata;
 pub mod metrics;
 mod naming;
 mod nesting;
+pub mod observed;
 mod open;
 mod pairing;
 pub mod record;
@@ -38,6 +41,7 @@ mod state;
 pub mod steps;
 mod tolerance;
 mod trace_state;
+mod unfinished;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,7 +54,10 @@ use crate::control::glob::Glob;
 use crate::control::policy::Policy;
 use crate::drops::DropReason;
 use crate::engine::constants::ConstantIds;
+use crate::engine::measuring::Metrics;
 use crate::engine::metadata::Reader;
+use crate::engine::metrics::MetricFigures;
+use crate::engine::metrics::aggregation::{Notice, OverflowLimit};
 use crate::engine::metrics::point::Metric;
 use crate::engine::naming::Naming;
 use crate::engine::record::LogRecord;
@@ -160,6 +167,33 @@ pub enum Warning {
         /// How many spans so far.
         spans: u64,
     },
+    /// Two instruments have one name, and only the first is exported.
+    InstrumentConflict {
+        /// The worker where it showed first, as shown.
+        instance: String,
+        /// The name.
+        name: Arc<str>,
+        /// Kind and unit of the one that stays.
+        kept: String,
+        /// Of the other, whose measurements are lost.
+        refused: String,
+    },
+    /// An instrument of a worker has as many series as it may have: what is beyond is in one, and cannot be told apart.
+    SeriesOverflow {
+        /// The worker, as shown.
+        instance: String,
+        /// The instrument's name.
+        name: Arc<str>,
+        /// It is the worker that has as many as it may have, in all of its instruments.
+        is_of_worker: bool,
+    },
+    /// A worker has as many instruments as it may have: measurements of others are lost.
+    TooManyInstruments {
+        /// The worker, as shown.
+        instance: String,
+        /// The first that found no room.
+        name: Arc<str>,
+    },
 }
 
 /// The state of the workers of one shard.
@@ -167,8 +201,11 @@ pub enum Warning {
 pub struct Engine {
     settings: Arc<Settings>,
     reader: Reader,
+    /// By the limits of log records; absent where none are made.
+    record_reader: Option<Reader>,
     one_at_a_time: Vec<Glob>,
     naming: Naming,
+    metrics: Option<Metrics>,
     roots: RootCache,
     constants: ConstantIds,
     next_source: u64,
@@ -184,7 +221,7 @@ pub struct Engine {
     /// When a worker wants to be called, at the earliest; `alarms` says the same by time.
     deadlines: BTreeMap<u64, Monotonic>,
     alarms: BTreeSet<(Monotonic, u64)>,
-    /// Of workers that are forgotten, and of messages that belong to none.
+    /// Of workers that are forgotten, and of what belongs to none: some messages, all points.
     departed: EventLedger,
     /// A checkpoint was written since the engine was made.
     is_written: bool,
@@ -208,8 +245,10 @@ impl Engine {
     pub fn new(settings: Arc<Settings>, shard: u16) -> Self {
         Self {
             reader: Reader::new(&settings),
+            record_reader: settings.records.then(|| Reader::new(&settings.of_records())),
             one_at_a_time: settings.one_at_a_time.iter().map(|glob| Glob::new(glob)).collect(),
             naming: Naming::new(&settings.prefix),
+            metrics: settings.metrics.as_ref().map(|metrics| Metrics::new(metrics, &settings)),
             roots: RootCache::default(),
             constants: ConstantIds::default(),
             next_source: u64::from(shard) << restore::SHARD_SHIFT,
@@ -237,7 +276,7 @@ impl Engine {
                 let number = self.number_of(worker, &identity, &policy);
                 self.streams.insert(stream, number);
                 self.next_stream = self.next_stream.max(stream.0.saturating_add(1));
-                self.with(number, now, |state, _| state.stream_opened(stream, identity, policy));
+                self.with(number, now, |state, cx| state.stream_opened(cx, stream, identity, policy));
             }
             Input::Event { stream, event } => match self.streams.get(&stream) {
                 Some(number) => self.with(*number, now, |state, cx| state.event(cx, event)),
@@ -254,7 +293,12 @@ impl Engine {
             }
             Input::Superseded { worker } => self.with_key(&worker, now, WorkerState::superseded),
             Input::Evict { spans } => self.evict(spans, now),
-            Input::Collect { at: _ } | Input::CollectMore => {}
+            Input::Collect { at } => {
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.aggregation.begin(at, now);
+                }
+            }
+            Input::CollectMore => self.collect_more(),
             Input::Shutdown => self.with_all(now, WorkerState::shut_down),
             Input::Pause => self.with_all(now, WorkerState::pause),
         }
@@ -263,7 +307,19 @@ impl Engine {
     /// Whether a collection has begun and is not complete.
     #[must_use]
     pub fn is_collecting(&self) -> bool {
-        false
+        self.metrics.as_ref().is_some_and(|metrics| metrics.aggregation.is_collecting())
+    }
+
+    /// How things are with metrics; nothing where none are made.
+    #[must_use]
+    pub fn metric_figures(&self) -> MetricFigures {
+        self.metrics.as_ref().map(|metrics| metrics.aggregation.figures()).unwrap_or_default()
+    }
+
+    /// What the events seen lately became, and why, by name; nothing where no metrics are made.
+    #[must_use]
+    pub fn event_reports(&self) -> Vec<EventReport> {
+        self.metrics.as_ref().map(|metrics| metrics.mapping.explain()).unwrap_or_default()
     }
 
     /// When [`Engine::handle_timeout`] wants to be called next, at the earliest.
@@ -314,12 +370,6 @@ impl Engine {
             report::open_spans(state, query, now, &mut found, &mut total);
         }
         (found, total)
-    }
-
-    /// What the events seen so far became, and why, by name.
-    #[must_use]
-    pub fn event_reports(&self) -> Vec<EventReport> {
-        Vec::new()
     }
 
     /// Open spans of this shard, and the bytes of all that waits for something.
@@ -424,7 +474,9 @@ impl Engine {
         let mut shared = Shared {
             settings: &self.settings,
             reader: &self.reader,
+            record_reader: self.record_reader.as_ref(),
             naming: &mut self.naming,
+            metrics: self.metrics.as_mut(),
             roots: &mut self.roots,
             constants: &mut self.constants,
             next_source: &mut self.next_source,
@@ -437,6 +489,11 @@ impl Engine {
             state.handle_timeout(&mut shared);
         }
         act(state, &mut shared);
+        if let Some(metrics) = &mut self.metrics {
+            self.outputs.extend(
+                metrics.aggregation.take_notices().into_iter().map(|notice| Output::Warning(warning(notice))),
+            );
+        }
         state.note_robbed();
         if self.is_written && !state.is_touched {
             state.is_touched = true;
@@ -455,6 +512,15 @@ impl Engine {
         }
     }
 
+    fn collect_more(&mut self) {
+        let Some(metrics) = &mut self.metrics else { return };
+        let (outputs, points) = (&mut self.outputs, &mut self.departed.points_made);
+        metrics.aggregation.collect(COLLECT_POINTS, &mut |metric: Metric| {
+            *points += metric.len() as u64;
+            outputs.push_back(Output::Metric(metric));
+        });
+    }
+
     fn set_alarm(&mut self, number: u64, old: Option<Monotonic>, new: Option<Monotonic>) {
         if let Some(old) = old {
             self.alarms.remove(&(old, number));
@@ -467,6 +533,25 @@ impl Engine {
             None => {
                 self.deadlines.remove(&number);
             }
+        }
+    }
+}
+
+fn warning(notice: Notice) -> Warning {
+    match notice {
+        Notice::Conflict { source, kept, refused } => Warning::InstrumentConflict {
+            instance: source.instance_id(),
+            name: Arc::clone(&kept.name),
+            kept: kept.form(),
+            refused: refused.form(),
+        },
+        Notice::Overflow { source, instrument, limit } => Warning::SeriesOverflow {
+            instance: source.instance_id(),
+            name: Arc::clone(&instrument.name),
+            is_of_worker: limit == OverflowLimit::Worker,
+        },
+        Notice::NoRoom { source, instrument } => {
+            Warning::TooManyInstruments { instance: source.instance_id(), name: Arc::clone(&instrument.name) }
         }
     }
 }

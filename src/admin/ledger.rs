@@ -104,6 +104,8 @@ pub fn sum(ledgers: &[EventLedger]) -> EventLedger {
         pending: sum.pending + ledger.pending,
         dropped: std::array::from_fn(|index| sum.dropped[index] + ledger.dropped[index]),
         spans_made: sum.spans_made + ledger.spans_made,
+        points_made: sum.points_made + ledger.points_made,
+        records_made: sum.records_made + ledger.records_made,
         notes: sum_notes(&sum.notes, &ledger.notes),
     })
 }
@@ -116,6 +118,10 @@ fn sum_notes(left: &Notes, right: &Notes) -> Notes {
         malformed_identity: left.malformed_identity + right.malformed_identity,
         nesting_gave_up: left.nesting_gave_up + right.nesting_gave_up,
         measurements_not_finite: left.measurements_not_finite + right.measurements_not_finite,
+        measurements_negative: left.measurements_negative + right.measurements_negative,
+        measurements_no_room: left.measurements_no_room + right.measurements_no_room,
+        measurements_conflict: left.measurements_conflict + right.measurements_conflict,
+        measurements_overflowed: left.measurements_overflowed + right.measurements_overflowed,
         attributes_cut: left.attributes_cut + right.attributes_cut,
         judged_early: left.judged_early + right.judged_early,
         incomplete_timeout: left.incomplete_timeout + right.incomplete_timeout,

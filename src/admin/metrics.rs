@@ -107,7 +107,7 @@ impl Figures {
         ]
     }
 
-    fn notes(&self) -> [Family; 9] {
+    fn notes(&self) -> [Family; 11] {
         let notes = &self.ledger.events.notes;
         [
             labelled(
@@ -151,6 +151,22 @@ impl Figures {
                 "snakepit_bridge_measurements_not_finite",
                 "Measurements that were no finite number.",
                 notes.measurements_not_finite,
+            ),
+            labelled(
+                "snakepit_bridge_measurements_lost",
+                Kind::Counter,
+                "Finite measurements that went into no series, by reason.",
+                "reason",
+                [
+                    ("negative", notes.measurements_negative),
+                    ("no_room", notes.measurements_no_room),
+                    ("conflict", notes.measurements_conflict),
+                ],
+            ),
+            counter(
+                "snakepit_bridge_measurements_overflowed",
+                "Measurements that went into a series of what is beyond the limits.",
+                notes.measurements_overflowed,
             ),
             counter(
                 "snakepit_bridge_attributes_cut",

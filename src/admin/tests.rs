@@ -482,6 +482,7 @@ fn worker(id: &str, streams: usize) -> WorkerReport {
         streams,
         ledger: Shard::of_events(9).ledger,
         open_spans: 1,
+        observed: crate::engine::observed::Observed::NoEvidence,
         clock_offset_ns: Some(-5),
     }
 }

@@ -67,7 +67,6 @@ fn show_policy(worker: &WorkerReport) -> Value {
         },
         "desired_revision": POLICY_REVISION,
         "sent_revision": sent.then_some(POLICY_REVISION),
-        // Whether workers keep to it is not looked at yet.
-        "observed": "no_evidence",
+        "observed": worker.observed.as_str(),
     })
 }

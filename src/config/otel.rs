@@ -291,11 +291,7 @@ impl OtelSettings {
             effective(general::PROPAGATORS, &self.propagators, general::shown_propagators),
             effective(general::SAMPLER, &self.sampler, general::shown_sampler),
             effective(general::SAMPLER_ARG, &self.sampler_ratio, |ratio| ratio.value().to_string()),
-            effective(
-                general::EXCEPTION_SIGNAL,
-                &self.exception_signal,
-                general::shown_exception_signal,
-            ),
+            effective(general::EXCEPTION_SIGNAL, &self.exception_signal, general::shown_exception_signal),
         ];
         values.extend(self.limits.effective());
         for signal in Signal::ALL {

@@ -66,7 +66,7 @@ pub struct Policy {
     pub allowed_events: Vec<String>,
     /// Globs of names that do not pass; wins over `allowed_events`.
     pub blocked_events: Vec<String>,
-    /// The two lists above, compiled when they are first needed. A policy that is in use is not changed any more.
+    /// The lists above, compiled when they are first needed. A policy that is in use is not changed any more.
     #[serde(skip)]
     pub filter: CompiledFilter,
 }
@@ -91,11 +91,27 @@ impl Policy {
         if self.allowed_events.is_empty() && self.blocked_events.is_empty() {
             return true;
         }
-        let lists = self.filter.0.get_or_init(|| Lists {
+        let lists = self.lists();
+        !lists.blocked.catch(name) && (self.allowed_events.is_empty() || lists.allowed.catch(name))
+    }
+
+    /// The share of the events of this name that the worker is asked to send.
+    #[must_use]
+    pub fn share_of(&self, name: &str) -> f64 {
+        let share = self.sampling_rate.value();
+        if share >= 1.0 || self.event_patterns.is_empty() || self.lists().sampled.catch(name) {
+            share
+        } else {
+            1.0
+        }
+    }
+
+    fn lists(&self) -> &Lists {
+        self.filter.0.get_or_init(|| Lists {
             allowed: Patterns::new(&self.allowed_events),
             blocked: Patterns::new(&self.blocked_events),
-        });
-        !lists.blocked.catch(name) && (self.allowed_events.is_empty() || lists.allowed.catch(name))
+            sampled: Patterns::new(&self.event_patterns),
+        })
     }
 
     /// Whether the policy may make a worker that samples per event tear pairs apart.
@@ -125,6 +141,8 @@ impl PartialEq for CompiledFilter {
 struct Lists {
     allowed: Patterns,
     blocked: Patterns,
+    /// What the rate is for.
+    sampled: Patterns,
 }
 
 /// Patterns of which any may catch a name; those without wildcards are found by hash.
@@ -194,6 +212,15 @@ mod tests {
         assert!(!second.allows("b"));
         assert_eq!(first, first.clone());
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_rate_is_for_what_its_patterns_catch() {
+        let half = Policy { sampling_rate: Rate::new(0.5).unwrap(), ..Policy::default() };
+        assert!((half.share_of("tool.start") - 0.5).abs() < f64::EPSILON);
+        let some = Policy { event_patterns: vec!["tool.*".to_owned()], ..half };
+        let shares = ["tool.start", "cache.hit"].map(|name| some.share_of(name));
+        assert!((shares[0] - 0.5).abs() < f64::EPSILON && (shares[1] - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]

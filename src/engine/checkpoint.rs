@@ -54,6 +54,8 @@ impl Engine {
         }
         let watched = self.constants.take_changed(replaces_all);
         puts.extend(watched.map(|(part, watched)| (Row::Watched(part).key(), rows::encode(&watched))));
+        let metrics = self.metrics.as_mut();
+        let metrics = metrics.map(|metrics| metrics.aggregation.write(replaces_all, &mut puts, &mut deletes));
         let head = Head {
             next_source: self.next_source,
             next_number: self.next_number,
@@ -61,6 +63,7 @@ impl Engine {
             departed: self.departed,
             total: self.ledger(),
             held: self.workers.values().map(|state| state.held.len() as u64).sum(),
+            metrics,
         };
         let head = rows::sealed(vec![VERSION], &head);
         ShardCheckpoint { next_ordinal: 0, head, replaces_all, puts, deletes }
@@ -140,8 +143,10 @@ impl WorkerState {
             presence: self.presence,
             is_superseded: self.is_superseded,
             shown: &self.shown,
+            instance: self.instance,
             clock: self.clock,
             tolerance: &self.tolerance,
+            observation: self.observation,
             ledger: self.ledger(),
             next_seq: self.next_seq,
             alarm,

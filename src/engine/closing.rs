@@ -58,6 +58,7 @@ impl WorkerState {
             self.close(cx, seq, Reason::WorkerLost);
         }
         self.presence = Presence::Lost;
+        self.detach(cx);
         let streams = std::mem::take(&mut self.streams_seen);
         cx.outputs.push_back(Output::WorkerForgotten { worker: self.key.clone(), streams });
     }
@@ -127,6 +128,7 @@ impl WorkerState {
             events: events.list,
             dropped_events: events.dropped,
             links: Vec::new(),
+            lacks_start: false,
             status: fault.map_or(Status::Unset, |fault| Status::Error(Arc::from(fault))),
         };
         finished.mark("snakepit.span.incomplete", reason.as_str());
@@ -135,8 +137,7 @@ impl WorkerState {
         }
         self.mark_adjusted(&mut finished, times);
         self.attach_pending_events(cx, interval, span.start, times.end.0, &mut finished);
-        let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source, &cx.settings.limits)));
+        self.emit(cx, finished, Some(reason.as_str()));
     }
 
     /// Marks and counts a span whose times had to be moved.
@@ -226,6 +227,7 @@ impl WorkerState {
         self.ledger.rebuilt += 1;
         self.ledger.spans_made += 1;
         self.ledger.notes.late_ends += 1;
+        self.observe_end(&end.name.emitted, false);
         let window = cx.settings.reorder_window;
         let max = cx.settings.limits.max_duplicates_per_worker;
         self.fingerprints.release(closed.fingerprint, cx.now.mono.after(window), max);
@@ -288,6 +290,7 @@ impl WorkerState {
     pub(crate) fn rebuild(&mut self, cx: &mut Shared<'_>, end: End, seq: u64) {
         self.ledger.rebuilt += 1;
         self.ledger.spans_made += 1;
+        self.observe_end(&end.name.emitted, true);
         let estimate = end.estimate();
         let start = estimate.unwrap_or(end.time);
         let is_explicit = end.identity.is_some();
@@ -306,6 +309,7 @@ impl WorkerState {
             finished.mark("snakepit.span.rebuilt_from", phase);
         } else {
             finished.mark("snakepit.span.incomplete", "missing_start");
+            finished.lacks_start = true;
         }
         self.mark_adjusted(&mut finished, times);
         let interval = end.interval.or_else(|| {

@@ -17,6 +17,9 @@ use crate::worker::Source;
 /// Times and duration may disagree by this much; beyond it the times win (a clock step, a duration in another unit).
 const DISAGREEMENT_NS: i64 = 1_000_000_000;
 
+/// The name of an exception as a span event. No event of a worker has it: theirs begin with the prefix.
+pub(crate) const EXCEPTION: &str = "exception";
+
 /// A span with everything but what its judgement decides.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Finished {
@@ -31,6 +34,8 @@ pub(crate) struct Finished {
     pub(crate) events: Vec<SpanEvent>,
     pub(crate) dropped_events: u32,
     pub(crate) links: Vec<Link>,
+    /// It was made of an end that does not say how long it took.
+    pub(crate) lacks_start: bool,
     pub(crate) status: Status,
 }
 
@@ -78,6 +83,7 @@ impl Finished {
             events: Vec::new(),
             dropped_events: 0,
             links: Vec::new(),
+            lacks_start: false,
             status: Status::Unset,
         };
         finished.apply(meaning.outcome, times.end);
@@ -167,7 +173,7 @@ fn exception_event(exception: &Exception, time: UnixNanos) -> SpanEvent {
             attributes.set(key, AttributeValue::Text(text));
         }
     }
-    SpanEvent { name: Arc::from("exception"), time, attributes }
+    SpanEvent { name: Arc::from(EXCEPTION), time, attributes }
 }
 
 /// The times of a span, and whether they had to be moved to make sense.

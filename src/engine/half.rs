@@ -61,16 +61,9 @@ pub(crate) struct Half<'e> {
 
 impl<'e> Half<'e> {
     pub(crate) fn read(event: &Event<'e>, name: Arc<Name>, is_end: bool, propagators: Propagators) -> Self {
-        let Said {
-            system_time,
-            duration,
-            monotonic_time,
-            correlation_id,
-            traceparent,
-            tracestate,
-            b3,
-            context,
-        } = Said::in_event(event, propagators);
+        let said = Said::in_event(event, propagators);
+        let trace_parent = said.trace_parent(propagators);
+        let Said { system_time, duration, monotonic_time, correlation_id, context, .. } = said;
         let time = system_time
             .filter(|time| time.saturating_sub(event.timestamp_ns).saturating_abs() <= SYSTEM_TIME_NEAR_NS)
             .unwrap_or(event.timestamp_ns);
@@ -81,10 +74,6 @@ impl<'e> Half<'e> {
             (None, _) => None,
         };
         let identity = event.span.as_ref().and_then(ExplicitIdentity::parse);
-        let trace_parent = traceparent
-            .filter(|_| propagators.tracecontext)
-            .and_then(|traceparent| TraceParent::parse(traceparent, tracestate.unwrap_or_default()))
-            .or_else(|| b3.parent());
         let group = if correlation_id.is_empty() {
             trace_parent.as_ref().map(|parent| xxh3_64_with_seed(&parent.trace_id.0, seed::GROUP_TRACE))
         } else {
@@ -157,6 +146,13 @@ impl<'e> Said<'e> {
         }
         said
     }
+
+    fn trace_parent(&self, propagators: Propagators) -> Option<TraceParent> {
+        self.traceparent
+            .filter(|_| propagators.tracecontext)
+            .and_then(|traceparent| TraceParent::parse(traceparent, self.tracestate.unwrap_or_default()))
+            .or_else(|| self.b3.parent())
+    }
 }
 
 /// What pairs two halves beyond doubt.
@@ -228,6 +224,11 @@ pub(crate) fn correlation_id<'e>(event: &Event<'e>) -> &'e str {
     } else {
         event.correlation_id
     }
+}
+
+/// The parent that an event's metadata name.
+pub(crate) fn trace_parent(event: &Event<'_>, propagators: Propagators) -> Option<TraceParent> {
+    Said::in_event(event, propagators).trace_parent(propagators)
 }
 
 /// A measurement as a whole number; numpy's integers arrive as strings.

@@ -18,7 +18,7 @@ pub struct EventLedger {
     pub rebuilt: u64,
     /// Starts whose span was closed without their end.
     pub incomplete: u64,
-    /// Events that became a span event (and, one day, points or records).
+    /// Events that became at least one of: a point, a span event, a log record.
     pub standalone: u64,
     /// Events still without fate.
     pub pending: u64,
@@ -26,6 +26,10 @@ pub struct EventLedger {
     pub dropped: [u64; DropReason::ALL.len()],
     /// Finished spans so far, those held for their parent included.
     pub spans_made: u64,
+    /// Points of all collections so far.
+    pub points_made: u64,
+    /// Log records so far.
+    pub records_made: u64,
     /// Outside the identity.
     pub notes: Notes,
 }
@@ -45,6 +49,14 @@ pub struct Notes {
     pub nesting_gave_up: u64,
     /// Measurements that are not finite, of events that counted otherwise.
     pub measurements_not_finite: u64,
+    /// Negative increments of counters.
+    pub measurements_negative: u64,
+    /// Measurements for which there was no series, and no room for another.
+    pub measurements_no_room: u64,
+    /// Measurements of an instrument that has another unit or kind already.
+    pub measurements_conflict: u64,
+    /// Measurements that went to the series of what is beyond the limits.
+    pub measurements_overflowed: u64,
     /// Attributes cut or left out by a limit.
     pub attributes_cut: u64,
     /// Spans held for their parent that were judged early, and waiting ends decided early, because of a limit.
@@ -72,6 +84,8 @@ impl EventLedger {
             *sum += count;
         }
         self.spans_made += other.spans_made;
+        self.points_made += other.points_made;
+        self.records_made += other.records_made;
         self.notes.add(&other.notes);
     }
 
@@ -88,6 +102,8 @@ impl EventLedger {
             *rest = rest.saturating_sub(count);
         }
         rest.spans_made = rest.spans_made.saturating_sub(other.spans_made);
+        rest.points_made = rest.points_made.saturating_sub(other.points_made);
+        rest.records_made = rest.records_made.saturating_sub(other.records_made);
         rest.notes.take_away(&other.notes);
         rest
     }
@@ -126,6 +142,10 @@ impl Notes {
         self.malformed_identity += other.malformed_identity;
         self.nesting_gave_up += other.nesting_gave_up;
         self.measurements_not_finite += other.measurements_not_finite;
+        self.measurements_negative += other.measurements_negative;
+        self.measurements_no_room += other.measurements_no_room;
+        self.measurements_conflict += other.measurements_conflict;
+        self.measurements_overflowed += other.measurements_overflowed;
         self.attributes_cut += other.attributes_cut;
         self.judged_early += other.judged_early;
         self.incomplete_timeout += other.incomplete_timeout;
@@ -142,6 +162,11 @@ impl Notes {
         self.nesting_gave_up = self.nesting_gave_up.saturating_sub(other.nesting_gave_up);
         self.measurements_not_finite =
             self.measurements_not_finite.saturating_sub(other.measurements_not_finite);
+        self.measurements_negative = self.measurements_negative.saturating_sub(other.measurements_negative);
+        self.measurements_no_room = self.measurements_no_room.saturating_sub(other.measurements_no_room);
+        self.measurements_conflict = self.measurements_conflict.saturating_sub(other.measurements_conflict);
+        self.measurements_overflowed =
+            self.measurements_overflowed.saturating_sub(other.measurements_overflowed);
         self.attributes_cut = self.attributes_cut.saturating_sub(other.attributes_cut);
         self.judged_early = self.judged_early.saturating_sub(other.judged_early);
         self.incomplete_timeout = self.incomplete_timeout.saturating_sub(other.incomplete_timeout);

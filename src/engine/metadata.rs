@@ -171,6 +171,15 @@ impl Reader {
         self.redaction(key).is_some()
     }
 
+    /// A key's value as it may be shown; nothing where a rule drops it.
+    pub(crate) fn shown_text<'a>(&self, key: &str, value: &'a str) -> Option<Cow<'a, str>> {
+        match self.shown(key, value) {
+            Shown::Plain(text) => Some(text.into()),
+            Shown::Hashed(text) => Some(text.into()),
+            Shown::Nothing => None,
+        }
+    }
+
     /// A correlation id as it may be shown.
     pub(crate) fn shown_correlation_id(&self, correlation_id: &str) -> String {
         self.shown("correlation_id", correlation_id).as_str().to_owned()
@@ -417,6 +426,15 @@ impl Said {
             meaning.outcome.exception = Some(Exception { type_name, message, stacktrace });
         }
     }
+}
+
+/// Whether an event's keys say that there was an error, as those of an end do.
+pub(crate) fn speaks_of_an_error(event: &Event<'_>) -> bool {
+    let mut said = Said::default();
+    for (key, value) in &event.metadata {
+        said.take(key, &Shown::Plain(value), false);
+    }
+    said.is_error
 }
 
 /// An `error` key that says that there was one.

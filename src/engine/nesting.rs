@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::engine::Output;
 use crate::engine::compose::{Finished, Parent};
 use crate::engine::half::{Tokens, sorted_key, span_id_token};
 use crate::engine::ids::SpanContext;
@@ -123,7 +122,7 @@ impl HeldSpans {
         self.spans.first_key_value().map(|(at, _)| *at)
     }
 
-    fn get(&self, at: (Monotonic, u64)) -> Option<&Held> {
+    pub(crate) fn get(&self, at: (Monotonic, u64)) -> Option<&Held> {
         self.spans.get(&at).map(|held| &**held)
     }
 
@@ -414,10 +413,14 @@ impl WorkerState {
 
     /// The span that contains `[start, end]` of the span at `own`; on the last chance, of those that are decided.
     fn container(&mut self, own: IntervalKey, start: i64, end: i64, chance: Chance) -> Container {
-        let Some((mut candidates, is_complete)) = self.candidates(own, start, end) else {
-            self.ledger.notes.nesting_gave_up += 1;
-            return Container::None;
-        };
+        let found = self.find_container(own, start, end, chance);
+        self.ledger.notes.nesting_gave_up += u64::from(found.is_none());
+        found.unwrap_or(Container::None)
+    }
+
+    /// The same; `None` if too many spans stand in question.
+    fn find_container(&self, own: IntervalKey, start: i64, end: i64, chance: Chance) -> Option<Container> {
+        let (mut candidates, is_complete) = self.candidates(own, start, end)?;
         if chance.is_last {
             candidates.retain(|candidate| !matches!(candidate.standing, Standing::Undecided { .. }));
         }
@@ -433,7 +436,7 @@ impl WorkerState {
             Standing::Held { .. } | Standing::Closed | Standing::Exported => None,
         });
         if let Some(until) = undecided.max().filter(|_| !chance.is_last) {
-            return Container::UnknownUntil(until);
+            return Some(Container::UnknownUntil(until));
         }
         candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.order()));
         let parent = (0..candidates.len()).find(|&at| {
@@ -442,10 +445,41 @@ impl WorkerState {
             inner.iter().all(|inner| candidate.contains(inner))
                 && outer.iter().all(|outer| outer.contains(candidate))
         });
-        if parent.is_none() && !is_complete {
-            self.ledger.notes.nesting_gave_up += 1;
+        match parent {
+            Some(at) => Some(Container::Is(candidates[at].key)),
+            None => is_complete.then_some(Container::None),
         }
-        parent.map_or(Container::None, |at| Container::Is(candidates[at].key))
+    }
+
+    /// The context that an open or held span would have if it were judged now, and whether its parent is remote.
+    pub(crate) fn context_now(&self, holder: TokenHolder, now: Monotonic) -> Option<(SpanContext, bool)> {
+        let own = self.unfinished(holder)?;
+        let mut context = own.context.clone();
+        let mut is_remote = matches!(own.parent, Parent::Remote(_));
+        let mut unjudged = own.unjudged;
+        for _ in 0..MAX_DEPTH {
+            let Some((interval, start, end)) = unjudged else { break };
+            let chance = Chance { now, is_last: true, inner_end: end };
+            let Some(Container::Is(outer)) = self.find_container(interval, start, end, chance) else { break };
+            is_remote = false;
+            let holder = match self.standing(&outer) {
+                Some(Standing::Held { due }) => TokenHolder::Held(due, outer.seq),
+                _ => TokenHolder::Open(outer.seq),
+            };
+            match self.unfinished(holder) {
+                Some(unfinished) => {
+                    adopt(&mut context, unfinished.context);
+                    unjudged = unfinished.unjudged;
+                }
+                None => {
+                    let relative =
+                        self.intervals.get(&outer).and_then(|relative| relative.context.as_deref());
+                    relative.into_iter().for_each(|outer| adopt(&mut context, outer));
+                    break;
+                }
+            }
+        }
+        Some((context, is_remote))
     }
 
     /// When it is decided whether a waiting end takes this open span; `None` if none can.
@@ -529,8 +563,8 @@ impl WorkerState {
             let until = place.arrived.after(window).after(window).max(cx.now.mono.after(window));
             self.leave(until, place.interval, place.base);
         }
-        let source = self.source(cx.next_source);
-        cx.outputs.push_back(Output::Span(finished.into_span(source, &cx.settings.limits)));
+        let incomplete = finished.lacks_start.then_some("missing_start");
+        self.emit(cx, finished, incomplete);
     }
 }
 

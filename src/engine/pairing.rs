@@ -409,6 +409,7 @@ impl WorkerState {
         self.ledger.paired += 2;
         self.ledger.spans_made += 1;
         self.ledger.notes.reordered += u64::from(start.arrived > end.arrived);
+        self.observe_end(&end.name.emitted, false);
         if let Some(waited_as) = waited_as {
             self.unwait(&end, waited_as);
         }
@@ -441,6 +442,7 @@ impl WorkerState {
             events: events.list,
             dropped_events: events.dropped,
             links: Vec::new(),
+            lacks_start: false,
             status: Status::Unset,
         };
         self.mark_adjusted(&mut finished, times);

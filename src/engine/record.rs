@@ -1,13 +1,30 @@
-//! What the engine makes of events that hold no number: log records.
+//! What the engine makes of events that hold no number, and of exceptions where that is opted into: log records.
+//!
+//! | severity | where |
+//! |---|---|
+//! | ERROR | the last part of the name ends in `error`, `failed` or `exception`, or the metadata speak of an error as those of an end do |
+//! | WARN | `warn` or `warning` is a word of the name |
+//! | what `level` or `severity` says, as Python's or Elixir's logging does | the name and the metadata say neither; else only if it is worse |
+//! | INFO | otherwise |
+//!
+//! Whether an event becomes one, and when its trace is known, is in `standalone`.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::attributes::Attributes;
-use crate::engine::span::{SpanId, TraceFlags, TraceId};
+use crate::engine::attributes::{AttributeValue, Attributes};
+use crate::engine::metadata::{Reader, speaks_of_an_error, truncated};
+use crate::engine::span::{SpanEvent, SpanId, TraceFlags, TraceId};
+use crate::event::Event;
 use crate::time::UnixNanos;
 use crate::worker::Source;
+
+/// Bytes of a record's body: those of an attribute's value where nothing else is set. No limit on attributes concerns it.
+const MAX_BODY_BYTES: usize = 16 << 10;
+
+/// Keys whose value is the body; the first that says something counts.
+const MESSAGES: [&str; 4] = ["message", "msg", "error_message", "reason"];
 
 /// A log record as it is exported.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +73,107 @@ pub enum Severity {
     Fatal,
 }
 
+/// A record whose trace may still become known.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Draft {
+    time: UnixNanos,
+    observed: UnixNanos,
+    severity: Severity,
+    event_name: Arc<str>,
+    body: Arc<str>,
+    attributes: Attributes,
+    /// As far as the event itself says.
+    pub(crate) trace: Option<RecordTrace>,
+}
+
+impl Draft {
+    /// Of an event of this prefixed name.
+    ///
+    /// `reader` keeps the limits of records.
+    pub(crate) fn of(
+        event: &Event<'_>,
+        emitted: &str,
+        event_name: &Arc<str>,
+        attributes: Attributes,
+        reader: &Reader,
+        [time, observed]: [UnixNanos; 2],
+    ) -> Self {
+        Self {
+            time,
+            observed,
+            severity: Severity::of(emitted, event),
+            event_name: Arc::clone(event_name),
+            body: body(event, reader).unwrap_or_else(|| Arc::clone(event_name)),
+            attributes,
+            trace: None,
+        }
+    }
+
+    /// Of an exception that would be, or is, a span event of this operation.
+    pub(crate) fn of_exception(operation: &str, exception: SpanEvent, observed: UnixNanos) -> Self {
+        let event_name: Arc<str> = Arc::from(format!("{operation}.exception"));
+        let said = ["exception.message", "exception.type"].into_iter().find_map(|key| {
+            match exception.attributes.value(key) {
+                Some(AttributeValue::Text(text)) if !text.is_empty() => Some(text),
+                _ => None,
+            }
+        });
+        Self {
+            time: exception.time,
+            observed,
+            severity: Severity::Error,
+            body: said.map_or_else(|| Arc::clone(&event_name), |text| truncated(text, MAX_BODY_BYTES).into()),
+            event_name,
+            attributes: exception.attributes,
+            trace: None,
+        }
+    }
+
+    /// The record, of this worker.
+    pub(crate) fn into_record(self, source: Arc<Source>) -> LogRecord {
+        let Self { time, observed, severity, event_name, body, attributes, trace } = self;
+        LogRecord { source, time, observed, severity, event_name, body, attributes, trace }
+    }
+
+    /// What it costs while it waits.
+    pub(crate) fn size_bytes(&self) -> usize {
+        size_of::<Self>() + self.attributes.size_bytes() + self.body.len()
+    }
+}
+
+/// What an event says to people.
+fn body(event: &Event<'_>, reader: &Reader) -> Option<Arc<str>> {
+    let said = MESSAGES.into_iter().find_map(|key| {
+        let value = event.metadata_value(key).filter(|value| !value.trim().is_empty())?;
+        reader.shown_text(key, value)
+    })?;
+    Some(Arc::from(truncated(&said, MAX_BODY_BYTES)))
+}
+
 impl Severity {
+    /// Of an event with this dotted name.
+    pub(crate) fn of(emitted: &str, event: &Event<'_>) -> Self {
+        let last = emitted.rsplit('.').next().unwrap_or_default();
+        let ends_in = |word: &str| {
+            let end = last.len().checked_sub(word.len()).and_then(|from| last.get(from..));
+            end.is_some_and(|end| end.eq_ignore_ascii_case(word))
+        };
+        let is_word = |word: &str| ["warn", "warning"].iter().any(|warn| word.eq_ignore_ascii_case(warn));
+        let told = if ["error", "failed", "exception"].into_iter().any(ends_in) || speaks_of_an_error(event) {
+            Self::Error
+        } else if emitted.split(['.', '_', '-']).any(is_word) {
+            Self::Warn
+        } else {
+            Self::Info
+        };
+        let level = ["level", "severity"].into_iter().find_map(|key| level(event.metadata_value(key)?));
+        match (told, level) {
+            (told, None) => told,
+            (Self::Info, Some(level)) => level,
+            (told, Some(level)) => told.max(level),
+        }
+    }
+
     /// OpenTelemetry's number.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -67,5 +184,82 @@ impl Severity {
             Self::Error => 17,
             Self::Fatal => 21,
         }
+    }
+}
+
+/// A level as Python's and Elixir's logging spell them.
+fn level(text: &str) -> Option<Severity> {
+    let levels = [
+        ("trace", Severity::Debug),
+        ("debug", Severity::Debug),
+        ("info", Severity::Info),
+        ("notice", Severity::Info),
+        ("warn", Severity::Warn),
+        ("warning", Severity::Warn),
+        ("error", Severity::Error),
+        ("critical", Severity::Fatal),
+        ("fatal", Severity::Fatal),
+        ("alert", Severity::Fatal),
+        ("emergency", Severity::Fatal),
+    ];
+    let text = text.trim();
+    levels.into_iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, level)| level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::settings::{RedactAction, RedactRule, Settings};
+
+    fn severity(name: &str, metadata: &[(&'static str, &'static str)]) -> Severity {
+        let event = Event { metadata: metadata.iter().copied().collect(), ..Event::default() };
+        Severity::of(name, &event)
+    }
+
+    #[test]
+    fn the_name_the_error_and_the_level_say_how_bad_it_is() {
+        for (name, metadata, expected) in [
+            ("worker.ready", &[][..], Severity::Info),
+            ("worker.error", &[], Severity::Error),
+            ("worker.start_failed", &[], Severity::Error),
+            ("worker.Exception", &[], Severity::Error),
+            ("error.count", &[], Severity::Info),
+            ("worker.error.recovered", &[], Severity::Info),
+            ("memory.warning", &[], Severity::Warn),
+            ("memory.low_warn", &[], Severity::Warn),
+            ("warnings.sent", &[], Severity::Info),
+            ("ü", &[], Severity::Info),
+            ("tool.ran", &[("error", "boom")], Severity::Error),
+            ("tool.ran", &[("error", "None")], Severity::Info),
+            ("tool.ran", &[("result", "error")], Severity::Error),
+            ("log", &[("level", "DEBUG")], Severity::Debug),
+            ("log", &[("level", "critical")], Severity::Fatal),
+            ("log", &[("severity", "notice")], Severity::Info),
+            ("log", &[("level", "12"), ("severity", "warn")], Severity::Warn),
+            ("log.error", &[("level", "info")], Severity::Error),
+            ("log.error", &[("level", "fatal")], Severity::Fatal),
+            ("log.warning", &[("level", "debug")], Severity::Warn),
+        ] {
+            assert_eq!(severity(name, metadata), expected, "{name} {metadata:?}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_what_the_event_says_to_people() {
+        let rule = RedactRule { key: "message".to_owned(), action: RedactAction::Drop };
+        let plain = Reader::new(&Settings::default());
+        let redacted = Reader::new(&Settings { redact: vec![rule], ..Settings::default() });
+        let said = |metadata: &[(&'static str, &'static str)], reader: &Reader| {
+            let event = Event { metadata: metadata.iter().copied().collect(), ..Event::default() };
+            body(&event, reader).map(|body| body.to_string())
+        };
+        assert_eq!(said(&[("msg", "b"), ("message", "a")], &plain).as_deref(), Some("a"));
+        assert_eq!(said(&[("message", " "), ("error_message", "boom")], &plain).as_deref(), Some("boom"));
+        assert_eq!(said(&[("message", "a"), ("msg", "b")], &redacted).as_deref(), Some("b"));
+        assert_eq!(said(&[("tool", "a")], &plain), None);
+        let long = "ü".repeat(MAX_BODY_BYTES);
+        let event =
+            Event { metadata: [("message", long.as_str())].into_iter().collect(), ..Event::default() };
+        assert_eq!(body(&event, &plain).map(|body| body.len()), Some(MAX_BODY_BYTES));
     }
 }

@@ -7,6 +7,7 @@ use crate::drops::DropReason;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
 use crate::engine::metrics::instrument::Instrument;
+use crate::engine::observed::Observed;
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::state::WorkerState;
 use crate::time::{Now, UnixNanos};
@@ -33,6 +34,8 @@ pub struct WorkerReport {
     pub ledger: EventLedger,
     /// Starts without an end.
     pub open_spans: usize,
+    /// Whether it is seen to honour the policy's sampling rate.
+    pub observed: Observed,
     /// The worker's clock minus the bridge's, in nanoseconds; unknown until a credible event came.
     pub clock_offset_ns: Option<i64>,
 }
@@ -187,6 +190,7 @@ pub(crate) fn worker(state: &WorkerState) -> WorkerReport {
         streams: state.streams.len(),
         ledger: state.ledger(),
         open_spans: state.open.len(),
+        observed: state.observation.verdict(),
         clock_offset_ns: state.clock.offset_ns(),
     }
 }

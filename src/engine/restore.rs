@@ -6,6 +6,7 @@
 //! | an open span's row | its start is dropped as `malformed`; its end, if it comes, makes a span alone |
 //! | a closed span's row | forgotten early |
 //! | a worker's row | its spans' rows are of no use; its sums go on among those of departed workers, and what had no fate yet is dropped as `malformed`; finished spans that it held are counted as lost |
+//! | a row of metrics | the series, or all of its instrument or its worker, begin anew |
 //! | watched correlation ids | forgotten: a warning may come twice |
 //!
 //! So the sums go on in every case, and add up. Rows of spans that belong to no worker row count among these.
@@ -16,17 +17,18 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::engine::Engine;
 use crate::engine::constants::WatchedPart;
 use crate::engine::intervals::OPEN_END;
 use crate::engine::ledger::EventLedger;
 use crate::engine::memory::{ClosedHalf, ClosedSpan, TokenHolder};
+use crate::engine::metrics::aggregation::AggregationRows;
 use crate::engine::naming::Name;
 use crate::engine::nesting::{Relative, Standing};
 use crate::engine::open::OpenSpan;
 use crate::engine::rows::{self, Head, ReadClosed, ReadLeaving, ReadOpen, ReadWorker, Row, VERSION};
 use crate::engine::settings::Settings;
 use crate::engine::state::{Presence, Shared, WorkerState};
+use crate::engine::{Engine, measuring};
 use crate::store::RowKey;
 use crate::time::{Monotonic, Now};
 use crate::worker::{Identity, WorkerKey};
@@ -115,7 +117,17 @@ impl Engine {
         let head: Head = rows::unsealed(head, 1).ok_or(RestoreError::Head)?;
         let mut engine = Self::new(settings, shard);
         let mut damage = Damage::default();
-        let workers = engine.gather(rows, &mut damage);
+        let mut measured = AggregationRows::default();
+        let workers = engine.gather(rows, &mut measured, &mut damage);
+        // Where metrics were not made before, or are not any more, their rows are nobody's.
+        if let (Some(metrics), Some(of_metrics), Some(settings)) =
+            (&mut engine.metrics, head.metrics, &engine.settings.metrics)
+        {
+            let window = engine.settings.reorder_window;
+            let (aggregation, lost) = measured.restore(settings, window, of_metrics);
+            metrics.aggregation = aggregation;
+            damage.rows += lost;
+        }
         let mut names = Names::default();
         let mut known = head.departed;
         let mut held = 0;
@@ -129,8 +141,11 @@ impl Engine {
             known.add(&worker.fixed.ledger);
             held += worker.held.len() as u64;
             let alarm = worker.fixed.alarm;
-            let (state, lost) = engine.worker(*worker, rows.open, rows.closed, &mut names);
+            let (mut state, lost) = engine.worker(*worker, rows.open, rows.closed, &mut names);
             damage.events += lost;
+            if let (Some(instance), Some(metrics)) = (state.instance, &mut engine.metrics) {
+                state.instance = metrics.aggregation.rejoin(instance).then_some(instance);
+            }
             engine.put_in(number, state, alarm);
         }
         let mut unknown = head.total.beyond(&known);
@@ -146,7 +161,8 @@ impl Engine {
     }
 
     /// Divides the workers of other engines anew, where the number of shards has changed. `shard_of` says where a worker
-    /// belongs. Sums and serials go on; which correlation ids are watched is forgotten.
+    /// belongs, and where what was measured of workers that are gone does. Sums and serials go on; which correlation ids are
+    /// watched is forgotten, and a collection that was on its way is over.
     #[must_use]
     pub fn regrouped(
         settings: &Arc<Settings>,
@@ -162,16 +178,20 @@ impl Engine {
             .map(|shard| {
                 let mut engine = Self::new(Arc::clone(settings), shard);
                 engine.next_source |= serials;
+                engine.measure_after(&others);
                 engine.next_stream = next_stream.unwrap_or(engine.next_stream);
                 engine
             })
             .collect();
         for mut other in others {
             debug_assert!(other.outputs.is_empty(), "outputs are taken before their engine is");
+            let place =
+                |key: &WorkerKey| usize::from(shard_of(key)).min(usize::from(shards.saturating_sub(1)));
             let workers = std::mem::take(&mut other.workers);
-            for (number, state) in workers {
-                let shard = usize::from(shard_of(&state.key)).min(engines.len().saturating_sub(1));
-                if let Some(engine) = engines.get_mut(shard) {
+            let moved = measuring::divide(&mut other, workers.values(), &mut engines, place);
+            for (number, mut state) in workers {
+                if let Some(engine) = engines.get_mut(place(&state.key)) {
+                    state.measure_as(&moved[place(&state.key)], engine.metrics.as_mut());
                     let own = engine.next_number;
                     engine.next_number += 1;
                     engine.put_in(own, state, other.deadlines.get(&number).copied());
@@ -211,6 +231,7 @@ impl Engine {
     fn gather(
         &mut self,
         rows: impl Iterator<Item = (RowKey, Vec<u8>)>,
+        measured: &mut AggregationRows,
         damage: &mut Damage,
     ) -> BTreeMap<u64, Rows> {
         let mut workers: BTreeMap<u64, Rows> = BTreeMap::new();
@@ -220,6 +241,7 @@ impl Engine {
                 Row::Watched(part) => {
                     rows::decode::<WatchedPart>(&value).map(|watched| self.constants.restore(part, watched))
                 }
+                Row::Metric(row) => measured.put(row, &value).then_some(()),
                 Row::Worker(number) => rows::decode(&value).map(|worker| {
                     workers.entry(number).or_default().worker = Some(worker);
                 }),
@@ -242,7 +264,7 @@ impl Engine {
     /// A worker of its rows, and how many of its events without fate are lost.
     fn worker(
         &self,
-        row: ReadWorker,
+        mut row: ReadWorker,
         mut open: BTreeMap<u64, ReadOpen>,
         closed: BTreeMap<u64, ReadClosed>,
         names: &mut Names,
@@ -260,8 +282,10 @@ impl Engine {
         state.presence = fixed.presence;
         state.is_superseded = fixed.is_superseded;
         state.shown = fixed.shown;
+        state.instance = fixed.instance.filter(|_| self.metrics.is_some());
         state.clock = fixed.clock;
         state.tolerance = fixed.tolerance;
+        state.observation = fixed.observation;
         state.next_seq = fixed.next_seq;
         for (seq, (owned, span)) in &mut open {
             names.share(&mut span.name);
@@ -298,6 +322,7 @@ impl Engine {
             held.place.base.into_iter().for_each(|base| state.take_ordinal(base));
             state.held.insert((due, seq), held);
         }
+        row.pending_events.values_mut().for_each(|(_, pending)| names.share(&mut pending.name));
         row.leaving.into_iter().for_each(|leaving| state.restore_leaving(leaving));
         state.pending_events.restore(row.pending_events);
         state.fingerprints.restore(row.fingerprints);

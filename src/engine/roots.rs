@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::ids::{self, SpanContext, TraceParent};
-use crate::engine::span::{TraceFlags, TraceId};
+use crate::engine::record::RecordTrace;
+use crate::engine::span::{SpanId, TraceFlags, TraceId};
 use crate::time::UnixNanos;
 
 /// Hashed trace ids that are remembered: the spans of one request follow one another.
@@ -56,8 +57,19 @@ impl Root {
         }
     }
 
+    /// The trace of a log record that belongs to no span of the bridge; none where there is no trace.
+    pub(crate) fn into_record_trace(self) -> Option<RecordTrace> {
+        let span_id = match &self {
+            Self::Remote(parent) => Some(parent.parent_id),
+            Self::Verbatim { .. } | Self::Hashed { .. } | Self::Derived => None,
+        };
+        let trace_id = self.trace_id()?;
+        let context = self.context(trace_id, SpanId([0; 8]));
+        Some(RecordTrace { span_id, ..RecordTrace::of(&context) })
+    }
+
     /// The context of a span with this root.
-    pub(crate) fn context(self, trace_id: TraceId, span_id: crate::engine::span::SpanId) -> SpanContext {
+    pub(crate) fn context(self, trace_id: TraceId, span_id: SpanId) -> SpanContext {
         let (flags, state) = match self {
             Self::Remote(parent) => (parent.flags.decided(), parent.state),
             Self::Verbatim { state, .. } => (TraceFlags::SAMPLED, Some(state)),

@@ -1,7 +1,7 @@
 //! What the rows of a checkpoint hold, and how they are told apart.
 //!
 //! A worker has one row with everything that is small or lives for a window or two, a row for each open span, and one for
-//! each closed span that it remembers. What follows from these is not written: intervals, fingerprints, the users of
+//! each closed span that it remembers. Metrics have rows of their own. What follows from these is not written: intervals, fingerprints, the users of
 //! ordinals, every index. Values are postcard with a checksum behind; whatever changes them raises [`VERSION`].
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +17,9 @@ use crate::engine::ids::SpanContext;
 use crate::engine::intervals::IntervalKey;
 use crate::engine::ledger::EventLedger;
 use crate::engine::memory::ClosedSpan;
+use crate::engine::metrics::aggregation::{AggregationHead, InstanceId, MetricRow};
 use crate::engine::nesting::Held;
+use crate::engine::observed::Observation;
 use crate::engine::open::OpenSpan;
 use crate::engine::standalone::Pending;
 use crate::engine::state::{Presence, Shown};
@@ -28,7 +30,7 @@ use crate::time::Monotonic;
 use crate::worker::{Identity, WorkerKey};
 
 /// The version of everything here; the first byte of the head.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// A checksum's length in bytes.
 const SUM_BYTES: usize = 4;
@@ -41,6 +43,8 @@ pub(crate) enum Row {
     Worker(u64),
     Open(u64, u64),
     Closed(u64, u64),
+    /// Of what is measured.
+    Metric(MetricRow),
 }
 
 impl Row {
@@ -48,6 +52,7 @@ impl Row {
     pub(crate) fn key(self) -> RowKey {
         let (kind, worker, seq) = match self {
             Self::Watched(part) => return RowKey::from_slice(&[0, part]),
+            Self::Metric(row) => return row.key(),
             Self::Worker(worker) => (0, worker, None),
             Self::Open(worker, seq) => (1, worker, Some(seq)),
             Self::Closed(worker, seq) => (2, worker, Some(seq)),
@@ -67,6 +72,9 @@ impl Row {
         if *kind == 0 {
             let [part] = rest.try_into().ok()?;
             return Some(Self::Watched(part));
+        }
+        if let Some(row) = MetricRow::of(key) {
+            return Some(Self::Metric(row));
         }
         let (worker, rest) = rest.split_first_chunk()?;
         let (kind, seq) = rest.split_first()?;
@@ -125,6 +133,8 @@ pub(crate) struct Head {
     pub(crate) total: EventLedger,
     /// Finished spans that were held.
     pub(crate) held: u64,
+    /// Where metrics are made.
+    pub(crate) metrics: Option<AggregationHead>,
 }
 
 /// A worker as it is written.
@@ -154,8 +164,10 @@ pub(crate) struct FixedRow<'a> {
     pub(crate) presence: Presence,
     pub(crate) is_superseded: bool,
     pub(crate) shown: &'a Shown,
+    pub(crate) instance: Option<InstanceId>,
     pub(crate) clock: WorkerClock,
     pub(crate) tolerance: &'a Tolerance,
+    pub(crate) observation: Observation,
     /// With the number of those without fate.
     pub(crate) ledger: EventLedger,
     pub(crate) next_seq: u64,
@@ -191,8 +203,10 @@ pub(crate) struct ReadFixed {
     pub(crate) presence: Presence,
     pub(crate) is_superseded: bool,
     pub(crate) shown: Shown,
+    pub(crate) instance: Option<InstanceId>,
     pub(crate) clock: WorkerClock,
     pub(crate) tolerance: Tolerance,
+    pub(crate) observation: Observation,
     pub(crate) ledger: EventLedger,
     pub(crate) next_seq: u64,
     pub(crate) alarm: Option<Monotonic>,

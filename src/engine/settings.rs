@@ -172,6 +172,18 @@ impl Default for Limits {
     }
 }
 
+impl Settings {
+    /// These, with the limits of log records in place of those of a span's events.
+    pub(crate) fn of_records(&self) -> Self {
+        let limits = Limits {
+            max_attribute_value_chars: self.limits.max_record_attribute_chars,
+            max_event_attributes: self.limits.max_record_attributes,
+            ..self.limits.clone()
+        };
+        Self { limits, ..self.clone() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

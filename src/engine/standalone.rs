@@ -10,17 +10,21 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::drops::DropReason;
-use crate::engine::compose::Finished;
+use crate::engine::compose::{Finished, Parent};
 use crate::engine::half::{self, span_id_token};
-use crate::engine::ids::ExplicitIdentity;
+use crate::engine::ids::{ExplicitIdentity, SpanContext};
 use crate::engine::intervals::IntervalKey;
+use crate::engine::measuring::{Measurements, Ticket};
 use crate::engine::memory::TokenHolder;
+use crate::engine::metadata::Reader;
+use crate::engine::metrics::mapping::Fate;
 use crate::engine::naming::Name;
 use crate::engine::nesting::Standing;
 use crate::engine::open::{event_bytes, push_event};
+use crate::engine::record::{Draft, RecordTrace};
 use crate::engine::span::SpanEvent;
 use crate::engine::state::{Shared, WorkerState};
-use crate::event::{Event, Value};
+use crate::event::Event;
 use crate::time::Monotonic;
 
 /// What the tables cost for each pending event, beside the event itself.
@@ -35,13 +39,45 @@ pub(crate) struct Pending {
     time: i64,
     /// The span that its identity names.
     token: Option<u64>,
-    /// Its fate if there is no span.
-    otherwise: DropReason,
+    pub(crate) name: Arc<Name>,
+    rest: Rest,
+}
+
+/// What else becomes of an event, once it is known to which span it belongs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Rest {
+    /// Its fate if there is no span; nothing if it has one already.
+    otherwise: Option<DropReason>,
+    /// What becomes a log record.
+    record: Option<Box<Draft>>,
+    /// What may be offered as exemplars.
+    tickets: Vec<Ticket>,
+}
+
+impl Rest {
+    /// Whether something of it is to say to which span it belongs.
+    fn asks_for_the_span(&self) -> bool {
+        self.record.is_some() || !self.tickets.is_empty()
+    }
+
+    fn size_bytes(&self) -> usize {
+        let record = self.record.as_ref().map_or(0, |record| record.size_bytes());
+        record + self.tickets.len() * size_of::<Ticket>()
+    }
+}
+
+/// An event has joined a span.
+#[derive(Debug, Clone, Copy)]
+struct Joined<'a> {
+    /// The span had room for it.
+    is_kept: bool,
+    /// The span's context where it was asked for, and whether its parent is remote.
+    context: Option<(&'a SpanContext, bool)>,
 }
 
 impl Pending {
     fn size_bytes(&self) -> usize {
-        INDEX_BYTES + event_bytes(&self.event)
+        INDEX_BYTES + event_bytes(&self.event) + self.name.own_bytes() + self.rest.size_bytes()
     }
 }
 
@@ -51,12 +87,19 @@ pub(crate) struct PendingEvents {
     events: BTreeMap<u64, (Monotonic, Box<Pending>)>,
     by_group: BTreeSet<(u64, i64, u64)>,
     by_token: BTreeSet<(u64, u64)>,
+    /// Of which nothing was made yet.
+    without_fate: usize,
     bytes: usize,
 }
 
 impl PendingEvents {
     pub(crate) fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// Those that count as pending: of the others something was made already.
+    pub(crate) fn without_fate(&self) -> usize {
+        self.without_fate
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -83,22 +126,23 @@ impl PendingEvents {
     /// Puts back what waited before a restart.
     pub(crate) fn restore(&mut self, events: BTreeMap<u64, (Monotonic, Box<Pending>)>) {
         for (seq, (deadline, pending)) in events {
-            self.insert(seq, deadline, *pending);
+            self.insert(seq, deadline, pending);
         }
     }
 
-    fn insert(&mut self, seq: u64, deadline: Monotonic, pending: Pending) {
+    fn insert(&mut self, seq: u64, deadline: Monotonic, pending: Box<Pending>) {
         if let Some(group) = pending.group {
             self.by_group.insert((group, pending.time, seq));
         }
         if let Some(token) = pending.token {
             self.by_token.insert((token, seq));
         }
+        self.without_fate += usize::from(pending.rest.otherwise.is_some());
         self.bytes += pending.size_bytes();
-        self.events.insert(seq, (deadline, Box::new(pending)));
+        self.events.insert(seq, (deadline, pending));
     }
 
-    fn remove(&mut self, seq: u64) -> Option<Pending> {
+    fn remove(&mut self, seq: u64) -> Option<Box<Pending>> {
         let (_, pending) = self.events.remove(&seq)?;
         if let Some(group) = pending.group {
             self.by_group.remove(&(group, pending.time, seq));
@@ -106,8 +150,9 @@ impl PendingEvents {
         if let Some(token) = pending.token {
             self.by_token.remove(&(token, seq));
         }
+        self.without_fate -= usize::from(pending.rest.otherwise.is_some());
         self.bytes -= pending.size_bytes();
-        Some(*pending)
+        Some(pending)
     }
 
     /// Those that name the span of a token, in order of arrival.
@@ -128,71 +173,125 @@ impl WorkerState {
         let sent = event.span.as_ref();
         let identity = sent.and_then(ExplicitIdentity::parse);
         self.ledger.notes.malformed_identity += u64::from(sent.is_some() && identity.is_none());
-        let otherwise = without_span(event);
-        if correlation_id.is_empty() && identity.is_none() {
-            return self.drop_event(otherwise);
+        let waits = !correlation_id.is_empty() || identity.is_some();
+        let Measurements { otherwise, is_happening, tickets } = self.measure_event(cx, event, name, waits);
+        let record = cx
+            .record_reader
+            .filter(|_| is_happening)
+            .map(|reader| self.draft(cx, reader, event, name, correlation_id, identity.as_ref()));
+        let rest = Rest { otherwise, record, tickets };
+        if !waits {
+            return self.conclude(cx, name, rest, None);
         }
         let meaning = cx.reader.read(event, None, correlation_id);
         self.ledger.notes.attributes_cut += meaning.cut;
-        self.ledger.notes.measurements_not_finite += meaning.not_finite;
-        let span_event = SpanEvent {
-            name: Arc::clone(&name.title),
-            time: cx.credible(event.timestamp_ns),
-            attributes: meaning.attributes,
-        };
+        if cx.metrics.is_none() {
+            self.ledger.notes.measurements_not_finite += meaning.not_finite;
+        }
         let token = identity.map(|identity| span_id_token(&identity.context.span_id.0));
-        let span_event = match token.and_then(|token| self.tokens.holder(token)) {
-            Some(holder) => match self.give_event(cx, holder, span_event) {
-                Ok(()) => return,
-                Err(event) => event,
+        let pending = Box::new(Pending {
+            event: SpanEvent {
+                name: Arc::clone(&name.title),
+                time: cx.credible(event.timestamp_ns),
+                attributes: meaning.attributes,
             },
-            None => span_event,
+            group: (!correlation_id.is_empty()).then(|| half::correlation_group(correlation_id)),
+            time: event.timestamp_ns,
+            token,
+            name: Arc::clone(name),
+            rest,
+        });
+        let pending = match token.and_then(|token| self.tokens.holder(token)) {
+            Some(holder) => match self.join(cx, holder, pending) {
+                Ok(()) => return,
+                Err(pending) => pending,
+            },
+            None => pending,
         };
         if self.pending_events.len() >= cx.settings.limits.max_waiting_per_worker
             && let Some(oldest) = self.pending_events.oldest()
         {
             self.settle_event(cx, oldest);
         }
-        let pending = Pending {
-            event: span_event,
-            group: (!correlation_id.is_empty()).then(|| half::correlation_group(correlation_id)),
-            time: event.timestamp_ns,
-            token,
-            otherwise,
-        };
         let seq = self.take_seq();
         self.pending_events.insert(seq, cx.now.mono.after(cx.settings.reorder_window), pending);
+    }
+
+    /// The log record that an event becomes, with the trace that a span of its own would have.
+    fn draft(
+        &mut self,
+        cx: &mut Shared<'_>,
+        reader: &Reader,
+        event: &Event<'_>,
+        name: &Arc<Name>,
+        correlation_id: &str,
+        identity: Option<&ExplicitIdentity>,
+    ) -> Box<Draft> {
+        let meaning = reader.read(event, None, correlation_id);
+        self.ledger.notes.attributes_cut += meaning.cut;
+        let times = [cx.credible(event.timestamp_ns), cx.now.wall];
+        let mut draft = Draft::of(event, &name.emitted, &name.title, meaning.attributes, reader, times);
+        draft.trace = match identity {
+            Some(identity) => Some(RecordTrace::of(&identity.context)),
+            None => {
+                let remote = half::trace_parent(event, cx.settings.propagators);
+                let epoch = cx.settings.trace_epoch;
+                cx.roots.root(remote, correlation_id, event.timestamp_ns, epoch).into_record_trace()
+            }
+        };
+        Box::new(draft)
     }
 
     /// Gives an event to the span that holds a token.
     ///
     /// # Errors
     /// With the event, if that span takes none.
-    fn give_event(
+    fn join(
         &mut self,
-        cx: &Shared<'_>,
+        cx: &mut Shared<'_>,
         holder: TokenHolder,
-        event: SpanEvent,
-    ) -> Result<(), SpanEvent> {
+        pending: Box<Pending>,
+    ) -> Result<(), Box<Pending>> {
         let max = cx.settings.limits.max_span_events;
+        let is_asked_for = pending.rest.asks_for_the_span();
+        let context = is_asked_for.then(|| self.context_now(holder, cx.now.mono)).flatten();
         let is_kept = match holder {
-            TokenHolder::Open(seq) => self.open.push_event(seq, event, max),
-            TokenHolder::Held(due, seq) => self.held.push_event((due, seq), event, max),
+            TokenHolder::Open(seq) => self.open.push_event(seq, pending.event, max),
+            TokenHolder::Held(due, seq) => self.held.push_event((due, seq), pending.event, max),
             TokenHolder::Waiting(_) | TokenHolder::Closed(_) | TokenHolder::Spent { .. } => {
-                return Err(event);
+                return Err(pending);
             }
         };
-        self.count_event(is_kept);
+        let context = context.as_ref().map(|(context, is_remote)| (context, *is_remote));
+        self.conclude(cx, &pending.name, pending.rest, Some(Joined { is_kept, context }));
         Ok(())
     }
 
-    /// An event has its fate: it is among those of a span, or its span has as many as it may have.
-    fn count_event(&mut self, is_kept: bool) {
-        if is_kept {
-            self.ledger.standalone += 1;
-        } else {
-            self.drop_event(DropReason::Overload);
+    /// Nothing more becomes of an event: it has joined a span, or it joins none.
+    fn conclude(&mut self, cx: &mut Shared<'_>, name: &Name, rest: Rest, joined: Option<Joined<'_>>) {
+        let Rest { otherwise, record, tickets } = rest;
+        let span = joined.and_then(|joined| joined.context);
+        cx.offer_event(&tickets, span);
+        let is_record = record.is_some();
+        if let Some(mut draft) = record {
+            if let Some((context, _)) = span {
+                draft.trace = Some(RecordTrace::of(context));
+            }
+            self.emit_record(cx, *draft);
+            cx.note_fate(name, false, Fate::Record);
         }
+        let is_span_event = joined.is_some_and(|joined| joined.is_kept);
+        if is_span_event {
+            cx.note_fate(name, false, Fate::SpanEvent);
+        }
+        let Some(otherwise) = otherwise else { return };
+        if is_record || is_span_event {
+            self.ledger.standalone += 1;
+            return;
+        }
+        let reason = if joined.is_some() { DropReason::Overload } else { otherwise };
+        cx.note_fate(name, false, Fate::Dropped(reason));
+        self.drop_event(reason);
     }
 
     /// The event's window is over, or there is no room for it: it joins the span that it names, else the innermost span
@@ -211,17 +310,17 @@ impl WorkerState {
         let takes_events =
             |holder: &TokenHolder| matches!(holder, TokenHolder::Open(_) | TokenHolder::Held(..));
         let Some(holder) = named.filter(takes_events).or_else(around) else {
-            return self.drop_event(pending.otherwise);
+            return self.conclude(cx, &pending.name, pending.rest, None);
         };
-        let given = self.give_event(cx, holder, pending.event);
-        debug_assert!(given.is_ok(), "open and held spans take events");
+        let joined = self.join(cx, holder, pending);
+        debug_assert!(joined.is_ok(), "open and held spans take events");
     }
 
     /// Moves the pending events that belong to a span into it, before it is exported: those that name it, and those
     /// within it that name none.
     pub(crate) fn attach_pending_events(
         &mut self,
-        cx: &Shared<'_>,
+        cx: &mut Shared<'_>,
         span: Option<IntervalKey>,
         start: i64,
         end: i64,
@@ -249,21 +348,9 @@ impl WorkerState {
             let Some(pending) = self.pending_events.remove(seq) else { continue };
             let max = cx.settings.limits.max_span_events;
             let is_kept = push_event(&mut finished.events, &mut finished.dropped_events, pending.event, max);
-            self.count_event(is_kept);
+            let is_remote = matches!(finished.parent, Parent::Remote(_));
+            let joined = Joined { is_kept, context: Some((&finished.context, is_remote)) };
+            self.conclude(cx, &pending.name, pending.rest, Some(joined));
         }
-    }
-}
-
-/// The fate of a standalone event that joins no span, as long as metrics and log records are not built.
-fn without_span(event: &Event<'_>) -> DropReason {
-    let is_not_finite = |value: &Value<'_>| match value {
-        Value::Float(float) => !float.is_finite(),
-        Value::Text(text) => text.parse::<f64>().is_ok_and(|float| !float.is_finite()),
-        Value::Int(_) => false,
-    };
-    if !event.measurements.is_empty() && event.measurements.iter().all(|(_, value)| is_not_finite(value)) {
-        DropReason::NoFiniteValue
-    } else {
-        DropReason::SignalDisabled
     }
 }

@@ -17,10 +17,15 @@ use crate::engine::half::{self, Half};
 use crate::engine::ids;
 use crate::engine::intervals::{IntervalKey, Intervals};
 use crate::engine::ledger::EventLedger;
+use crate::engine::measuring::Metrics;
 use crate::engine::memory::{ClosedSpans, Fingerprints, Ordinals, TokenTable};
 use crate::engine::metadata::Reader;
+use crate::engine::metrics::aggregation::InstanceId;
+use crate::engine::metrics::mapping::Fate;
+use crate::engine::metrics::measured::Weight;
 use crate::engine::naming::{Naming, Phase};
 use crate::engine::nesting::{HeldSpans, Relative};
+use crate::engine::observed::{Observation, Observed};
 use crate::engine::open::OpenSpans;
 use crate::engine::report::Occupancy;
 use crate::engine::roots::RootCache;
@@ -38,9 +43,12 @@ use crate::worker::{Identity, Source, WorkerKey};
 pub(crate) struct Shared<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) reader: &'a Reader,
+    /// By the limits of log records; absent where none are made.
+    pub(crate) record_reader: Option<&'a Reader>,
     pub(crate) naming: &'a mut Naming,
     pub(crate) roots: &'a mut RootCache,
     pub(crate) constants: &'a mut ConstantIds,
+    pub(crate) metrics: Option<&'a mut Metrics>,
     pub(crate) next_source: &'a mut u64,
     pub(crate) outputs: &'a mut VecDeque<Output>,
     pub(crate) now: Now,
@@ -59,8 +67,12 @@ pub(crate) struct WorkerState {
     /// Another incarnation has connected: no grace for this one.
     pub(crate) is_superseded: bool,
     pub(crate) shown: Shown,
+    /// Where its measurements go, since the first.
+    pub(crate) instance: Option<InstanceId>,
     pub(crate) clock: WorkerClock,
     pub(crate) tolerance: Tolerance,
+    /// Whether it keeps to the share that its policy asks for.
+    pub(crate) observation: Observation,
     pub(crate) ledger: EventLedger,
     /// Ascends with every half and every closed span.
     pub(crate) next_seq: u64,
@@ -101,6 +113,8 @@ pub(crate) struct Shown {
     pub(crate) worker_id: Arc<str>,
     pub(crate) pool: Option<Arc<str>>,
     pub(crate) pid: Option<u32>,
+    /// How often metadata changed the id or the pool.
+    changes: u8,
     /// Made with the first exported span; nothing changes after.
     pub(crate) source: Option<Arc<Source>>,
 }
@@ -113,8 +127,13 @@ impl WorkerState {
         runs_one_at_a_time: bool,
         has_one_timeout: bool,
     ) -> Self {
-        let shown =
-            Shown { worker_id: Arc::clone(&key.id), pool: identity.pool.clone(), pid: key.pid, source: None };
+        let shown = Shown {
+            worker_id: Arc::clone(&key.id),
+            pool: identity.pool.clone(),
+            pid: key.pid,
+            changes: 0,
+            source: None,
+        };
         Self {
             id_prefix: ids::worker_prefix(&key),
             key,
@@ -125,8 +144,10 @@ impl WorkerState {
             presence: Presence::Connected,
             is_superseded: false,
             shown,
+            instance: None,
             clock: WorkerClock::default(),
             tolerance: Tolerance::default(),
+            observation: Observation::default(),
             ledger: EventLedger::default(),
             next_seq: 1,
             runs_one_at_a_time,
@@ -145,15 +166,42 @@ impl WorkerState {
         }
     }
 
-    pub(crate) fn stream_opened(&mut self, stream: StreamId, identity: Arc<Identity>, policy: Arc<Policy>) {
+    pub(crate) fn stream_opened(
+        &mut self,
+        cx: &mut Shared<'_>,
+        stream: StreamId,
+        identity: Arc<Identity>,
+        policy: Arc<Policy>,
+    ) {
         if !self.streams.contains(&stream) {
             self.streams.push(stream);
         }
         self.streams_seen += 1;
         self.presence = Presence::Connected;
         self.is_superseded = false;
+        if (&self.identity.host, self.identity.same_host) != (&identity.host, identity.same_host) {
+            self.detach(cx);
+        }
         self.identity = identity;
+        if *self.policy != *policy {
+            self.observation = Observation::default();
+        }
         self.policy = policy;
+    }
+
+    /// For how many each measurement of an event of this dotted name stands.
+    pub(crate) fn weight(&self, emitted: &str) -> Weight {
+        match self.observation.verdict() {
+            Observed::Honoured => Weight::of_share(self.policy.share_of(emitted)),
+            Observed::NoEvidence | Observed::Ignored => Weight::ONE,
+        }
+    }
+
+    /// An end of this dotted name has found its start, or will not.
+    pub(crate) fn observe_end(&mut self, emitted: &str, is_alone: bool) {
+        if self.policy.enabled && !self.identity.capabilities.consistent_sampling {
+            self.observation.end(is_alone, self.policy.share_of(emitted));
+        }
     }
 
     pub(crate) fn stream_closed(&mut self, cx: &mut Shared<'_>, stream: StreamId) {
@@ -191,7 +239,10 @@ impl WorkerState {
             return;
         };
         self.clock.observe(UnixNanos(event.timestamp_ns), cx.now);
-        self.fill_in(cx.reader, event, &name.emitted);
+        if self.identity.capabilities.consistent_sampling {
+            self.observation.take_at_its_word(self.policy.sampling_rate.value());
+        }
+        self.fill_in(cx, event, &name.emitted);
         let refusal = if !self.policy.enabled {
             Some(DropReason::Disabled)
         } else if self.policy.allows(&name.emitted) {
@@ -200,7 +251,10 @@ impl WorkerState {
             Some(DropReason::Filtered)
         };
         match (name.phase, refusal) {
-            (Some(Phase::Start) | None, Some(reason)) => self.drop_event(reason),
+            (Some(Phase::Start) | None, Some(reason)) => {
+                cx.note_fate(&name, name.phase.is_some(), Fate::Refused(reason));
+                self.drop_event(reason);
+            }
             (Some(Phase::Start), None) => {
                 let half = self.half(cx, event, name, false);
                 self.start(cx, event, half);
@@ -230,16 +284,23 @@ impl WorkerState {
     }
 
     /// Metadata fill what the headers left empty, until something was exported.
-    fn fill_in(&mut self, reader: &Reader, event: &Event<'_>, emitted: &str) {
+    fn fill_in(&mut self, cx: &mut Shared<'_>, event: &Event<'_>, emitted: &str) {
         if self.shown.source.is_some() {
             return;
         }
+        let mut is_changed = false;
         for (key, value) in &event.metadata {
             let value = crate::engine::metadata::truncated(value, MAX_SHOWN_BYTES);
             match *key {
-                _ if value.is_empty() || reader.redacts(key) => {}
-                "worker_id" if !self.identity.id_by_header => self.shown.worker_id = Arc::from(value),
-                "pool_name" if self.identity.pool.is_none() => self.shown.pool = Some(Arc::from(value)),
+                _ if value.is_empty() || cx.reader.redacts(key) => {}
+                "worker_id" if !self.identity.id_by_header && *self.shown.worker_id != *value => {
+                    self.shown.worker_id = Arc::from(value);
+                    is_changed = true;
+                }
+                "pool_name" if self.identity.pool.is_none() && self.shown.pool.as_deref() != Some(value) => {
+                    self.shown.pool = Some(Arc::from(value));
+                    is_changed = true;
+                }
                 "python_pid" if self.key.pid.is_none() => {
                     self.shown.pid = value.parse().ok().or(self.shown.pid);
                 }
@@ -247,6 +308,13 @@ impl WorkerState {
                     self.shown.pid = value.parse().ok().or(self.shown.pid);
                 }
                 _ => {}
+            }
+        }
+        if is_changed && cx.metrics.is_some() {
+            self.detach(cx);
+            self.shown.changes += 1;
+            if self.shown.changes >= MAX_SHOWN_CHANGES {
+                self.source(cx.next_source);
             }
         }
     }
@@ -286,7 +354,7 @@ impl WorkerState {
 
     /// Its own sums.
     pub(crate) fn ledger(&self) -> EventLedger {
-        let pending = self.open.len() + self.waiting.len() + self.pending_events.len();
+        let pending = self.open.len() + self.waiting.len() + self.pending_events.without_fate();
         EventLedger { pending: pending as u64, ..self.ledger }
     }
 
@@ -425,6 +493,9 @@ impl WorkerState {
         oldest.is_some()
     }
 }
+
+/// How often metadata may change how a worker is shown while it is measured: each change makes another instance.
+const MAX_SHOWN_CHANGES: u8 = 16;
 
 /// What metadata may put into a resource attribute, in bytes.
 const MAX_SHOWN_BYTES: usize = 255;

@@ -240,14 +240,7 @@ impl ShardTask {
                 Output::Span(span) => spans.push(span),
                 Output::Metric(_) | Output::Record(_) => {}
                 Output::WorkerForgotten { worker, streams } => self.registry.forget(&worker, streams),
-                Output::Warning(Warning::ConstantCorrelationId { worker, correlation_id, spans }) => {
-                    tracing::warn!(
-                        worker.id = %worker,
-                        correlation_id = ?correlation_id,
-                        spans,
-                        "a correlation id stays in use, and all of its spans are one trace: does the worker send a constant?"
-                    );
-                }
+                Output::Warning(warning) => say(&warning),
             }
         }
         let made = self.journal.as_mut().map(|journal| journal.push(spans.len() as u64));
@@ -263,6 +256,43 @@ impl ShardTask {
             None => (None, Commit::default()),
         };
         self.exporter.export_from(spans, first, needs);
+    }
+}
+
+fn say(warning: &Warning) {
+    match warning {
+        Warning::ConstantCorrelationId { worker, correlation_id, spans } => {
+            tracing::warn!(
+                worker.id = %worker,
+                correlation_id = ?correlation_id,
+                spans,
+                "a correlation id stays in use, and all of its spans are one trace: does the worker send a constant?"
+            );
+        }
+        Warning::InstrumentConflict { instance, name, kept, refused } => {
+            tracing::warn!(
+                instance = ?instance,
+                instrument = %name,
+                kept = %kept,
+                refused = %refused,
+                "two instruments have one name, and measurements of the second are lost: a rule of metrics.rules can name it otherwise"
+            );
+        }
+        Warning::SeriesOverflow { instance, name, is_of_worker } => {
+            tracing::warn!(
+                instance = ?instance,
+                instrument = %name,
+                limit = if *is_of_worker { "worker" } else { "instrument" },
+                "an instrument has no room for more series, and further ones are counted together as otel.metric.overflow: is an attribute an identifier?"
+            );
+        }
+        Warning::TooManyInstruments { instance, name } => {
+            tracing::warn!(
+                instance = ?instance,
+                instrument = %name,
+                "a worker has as many instruments as it may have, and measurements of others are lost: are its event names identifiers?"
+            );
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Each of the specification's rules, and each trap that others fell into.
 
 mod endpoints;
+mod exceptions;
 
 use std::path::Path;
 
@@ -398,19 +399,6 @@ fn a_specific_limit_beats_the_general_one_which_beats_defaults() {
     assert_eq!((limits.max_record_attributes, limits.max_record_attribute_chars), (9, Some(11)));
     let unlimited = read(&[("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1")]);
     assert_eq!((unlimited.limits.span_count.value, unlimited.warnings.len()), (128, 1), "-1 means nothing");
-}
-
-#[test]
-fn exceptions_become_records_where_that_is_opted_into() {
-    let signal = |value: &str| {
-        let settings = read(&[("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", value)]);
-        (settings.exception_signal.value, settings.warnings.len())
-    };
-    assert_eq!(signal(""), (ExceptionSignal::SpanEvent, 0));
-    assert_eq!(signal("logs"), (ExceptionSignal::Record, 0));
-    assert_eq!(signal("LOGS/dup , logs"), (ExceptionSignal::Both, 0));
-    assert_eq!(signal("logs,http"), (ExceptionSignal::Record, 1));
-    assert_eq!(signal("events"), (ExceptionSignal::SpanEvent, 1), "as if unset");
 }
 
 #[test]

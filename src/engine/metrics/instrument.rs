@@ -17,6 +17,21 @@ pub struct Instrument {
     pub kind: Kind,
 }
 
+impl Instrument {
+    /// Its kind and unit, for people.
+    #[must_use]
+    pub fn form(&self) -> String {
+        let kind = match &self.kind {
+            Kind::Counter => "counter",
+            Kind::UpDownCounter => "up-down counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram { .. } => "histogram",
+            Kind::ExponentialHistogram => "exponential histogram",
+        };
+        if self.unit.is_empty() { kind.to_owned() } else { format!("{kind} in {}", self.unit) }
+    }
+}
+
 /// What is made of an instrument's measurements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Kind {

@@ -237,12 +237,6 @@ impl Mapping {
         }
     }
 
-    /// The number of an instrument that comes from elsewhere, such as a series that is restored. Whoever keeps the number
-    /// keeps the instrument. `None` where there is no room for another.
-    pub(crate) fn intern(&mut self, instrument: Instrument) -> Option<(Arc<Instrument>, u32)> {
-        self.instruments.intern(instrument)
-    }
-
     /// What the events seen so far became, and why, by name. Names that were not in use for long are left out.
     pub(crate) fn explain(&self) -> Vec<EventReport> {
         let mut reports: Vec<_> = self.plans.iter().map(|plan| explain::report(plan, &self.rules)).collect();
@@ -369,6 +363,12 @@ fn read(value: Value<'_>) -> Reading {
             Err(_) => text.parse::<f64>().map_or(Reading::NotANumber, float),
         },
     }
+}
+
+/// Whether an event holds a number, finite or not, that metrics would be made of.
+pub(crate) fn measures_something(event: &Event<'_>) -> bool {
+    let is_number = |value: Value<'_>| !matches!(read(value), Reading::NotANumber);
+    event.measurements.iter().any(|(key, value)| never(key).is_none() && is_number(*value))
 }
 
 #[cfg(test)]

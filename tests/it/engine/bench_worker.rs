@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snakepit_otel_bridge::control::policy::{Policy, Rate};
-use snakepit_otel_bridge::engine::attributes::AttributeValue;
+use snakepit_otel_bridge::engine::attributes::{AttributeValue, Attributes};
+use snakepit_otel_bridge::engine::metrics::point::{Exemplar, Metric, Points};
+use snakepit_otel_bridge::engine::record::LogRecord;
 use snakepit_otel_bridge::engine::{
     Damage, Engine, EventLedger, Input, Output, RESTORED_GRACE, Settings, Span, StreamId,
 };
@@ -159,6 +161,9 @@ pub(crate) struct Bench {
     /// Nanoseconds for which the bridge did not run.
     downtime: i64,
     pub(crate) spans: Vec<Span>,
+    /// Of the last collection.
+    pub(crate) metrics: Vec<Metric>,
+    pub(crate) records: Vec<LogRecord>,
     pub(crate) others: Vec<Output>,
     identity: Identity,
     policy: Policy,
@@ -193,6 +198,8 @@ impl Bench {
             now,
             downtime: 0,
             spans: Vec::new(),
+            metrics: Vec::new(),
+            records: Vec::new(),
             others: Vec::new(),
             identity,
             policy,
@@ -320,11 +327,37 @@ impl Bench {
                     assert!(span.end > span.start, "{span:?}");
                     self.spans.push(span);
                 }
+                Output::Metric(metric) => {
+                    assert!(!metric.is_empty(), "{metric:?}");
+                    self.metrics.push(metric);
+                }
+                Output::Record(record) => self.records.push(record),
                 other @ (Output::WorkerForgotten { .. } | Output::Warning(_)) => self.others.push(other),
             }
         }
         let ledger = self.engine.ledger();
         assert!(ledger.adds_up(), "{ledger:?}");
+    }
+
+    /// Makes all points of a collection of now.
+    pub(crate) fn measured(&mut self) -> &[Metric] {
+        self.metrics.clear();
+        self.handle(Input::Collect { at: self.now.wall });
+        while self.engine.is_collecting() {
+            self.handle(Input::CollectMore);
+        }
+        &self.metrics
+    }
+
+    /// The points of an instrument, without the prefix, in the last collection: attributes and values, in any order.
+    pub(crate) fn points(&self, instrument: &str) -> BTreeMap<String, Measured> {
+        let name = format!("snakepit.python.{instrument}");
+        let metrics = self.metrics.iter().filter(|metric| *metric.instrument.name == *name);
+        let mut found = BTreeMap::new();
+        for (attributes, measured) in metrics.flat_map(|metric| measured_points(&metric.points)) {
+            assert!(found.insert(attributes, measured).is_none(), "one point of a series in {name}");
+        }
+        found
     }
 
     pub(crate) fn ledger(&self) -> EventLedger {
@@ -363,5 +396,56 @@ pub(crate) fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
     match span.attributes.value(key) {
         Some(AttributeValue::Text(text)) => Some(text),
         _ => None,
+    }
+}
+
+/// What a point says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Measured {
+    /// Of sums and gauges the value; of histograms the sum.
+    pub(crate) value: Option<f64>,
+    /// Of histograms.
+    pub(crate) count: u64,
+    pub(crate) start: i64,
+    pub(crate) time: i64,
+    pub(crate) exemplars: Vec<Exemplar>,
+}
+
+/// With the attributes as text.
+pub(crate) fn measured_points(points: &Points) -> Vec<(String, Measured)> {
+    let shown = |attributes: &Attributes| {
+        let pairs: Vec<_> = attributes
+            .iter()
+            .map(|(key, value)| match value {
+                AttributeValue::Text(text) => format!("{key}={text}"),
+                AttributeValue::Int(_) | AttributeValue::Float(_) | AttributeValue::Bool(_) => {
+                    format!("{key}={value:?}")
+                }
+            })
+            .collect();
+        pairs.join(",")
+    };
+    macro_rules! all {
+        ($points:expr, $value:expr) => {
+            $points
+                .iter()
+                .map(|point| {
+                    let (value, count) = point.value.as_ref().map_or((None, 0), $value);
+                    let measured = Measured {
+                        value,
+                        count,
+                        start: point.start.0 - EPOCH,
+                        time: point.time.0 - EPOCH,
+                        exemplars: point.exemplars.clone(),
+                    };
+                    (shown(&point.attributes), measured)
+                })
+                .collect()
+        };
+    }
+    match points {
+        Points::Gauge(points) | Points::Sum(points) => all!(points, |value| (Some(value.as_f64()), 0)),
+        Points::Histogram(points) => all!(points, |value| (value.sum, value.count)),
+        Points::Exponential(points) => all!(points, |value| (value.sum, value.count)),
     }
 }

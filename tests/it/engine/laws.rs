@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use snakepit_otel_bridge::control::policy::{Policy, Rate};
-use snakepit_otel_bridge::engine::settings::Limits;
+use snakepit_otel_bridge::engine::metrics::point::{Metric, Points};
+use snakepit_otel_bridge::engine::metrics::settings::{ExemplarFilter, MetricSettings, Temporality};
+use snakepit_otel_bridge::engine::sampler::Sampler;
+use snakepit_otel_bridge::engine::settings::{ExceptionSignal, Limits};
 use snakepit_otel_bridge::engine::span::SpanId;
-use snakepit_otel_bridge::engine::{Engine, Input, Output, RESTORED_GRACE, Settings, Span, StreamId};
+use snakepit_otel_bridge::engine::{
+    Engine, Input, Output, RESTORED_GRACE, Settings, Span, StreamId, Warning,
+};
 use snakepit_otel_bridge::time::{Monotonic, Now, UnixNanos};
 use snakepit_otel_bridge::worker::{Identity, WorkerKey};
 
-use super::bench_worker::{EPOCH, MS, Number, SECOND, Sent, US, event, text};
+use super::bench_worker::{EPOCH, MS, Number, SECOND, Sent, US, event, measured_points, text};
 
 /// The reorder window, which the laws' tests leave as it is.
 const WINDOW: Duration = Duration::from_millis(500);
@@ -41,6 +46,8 @@ pub(super) struct Spec {
     token: Option<u8>,
     trace: Option<u8>,
     note: Option<u8>,
+    /// A measurement beside the times.
+    hits: Option<i64>,
 }
 
 /// What happens.
@@ -55,6 +62,8 @@ pub(super) enum Step {
     Supersede(u64),
     Evict(usize),
     Unreadable(u64),
+    Collect,
+    CollectMore,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +108,8 @@ fn spec() -> impl Strategy<Value = Spec> {
         prop::sample::select(vec!["", "c", "d", "4bf92f3577b34da6a3ce929d0e0e4736"]),
     );
     let clocks = (at(), duration(), prop::option::weighted(0.2, 0..3 * US));
-    (what, clocks, (few(20), few(10), few(15), few(40))).prop_map(|(what, clocks, ids)| Spec {
+    let hits = prop::option::weighted(0.5, 0..1_000_i64);
+    (what, clocks, (few(20), few(10), few(15), few(40)), hits).prop_map(|(what, clocks, ids, hits)| Spec {
         phase: what.0,
         operation: what.1,
         correlation_id: what.2,
@@ -110,6 +120,7 @@ fn spec() -> impl Strategy<Value = Spec> {
         token: ids.1,
         trace: ids.2,
         note: ids.3,
+        hits,
     })
 }
 
@@ -136,6 +147,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => stream().prop_map(Step::Supersede),
         1 => (1usize..4).prop_map(Step::Evict),
         1 => stream().prop_map(Step::Unreadable),
+        2 => Just(Step::Collect),
+        2 => Just(Step::CollectMore),
     ]
 }
 
@@ -155,26 +168,58 @@ pub(super) fn limits() -> impl Strategy<Value = Limits> {
     prop_oneof![Just(Limits::default()), (of(6), of(3), of(4), of(4), of(8), of(6), of(2)).prop_map(small),]
 }
 
+/// Nothing but spans is made, or everything.
+pub(super) fn signals() -> impl Strategy<Value = Settings> {
+    let temporality = prop_oneof![Just(Temporality::Cumulative), Just(Temporality::Delta)];
+    let filter = prop_oneof![
+        Just(ExemplarFilter::TraceBased),
+        Just(ExemplarFilter::AlwaysOn),
+        Just(ExemplarFilter::AlwaysOff)
+    ];
+    let sizes = prop_oneof![Just((2000, 1000)), (1..3usize, 1..4usize)];
+    let metrics = (temporality, filter, sizes).prop_map(|(temporality, exemplars, sizes)| MetricSettings {
+        temporality,
+        exemplars,
+        max_series: sizes.0,
+        max_instruments_per_worker: sizes.1,
+        series_idle: Duration::from_secs(300),
+        ..MetricSettings::default()
+    });
+    let exceptions = prop_oneof![
+        Just(ExceptionSignal::SpanEvent),
+        Just(ExceptionSignal::Record),
+        Just(ExceptionSignal::Both)
+    ];
+    (limits(), prop::option::weighted(0.7, metrics), any::<bool>(), exceptions, any::<bool>()).prop_map(
+        |(limits, metrics, records, exception_signal, has_traces)| Settings {
+            limits,
+            metrics,
+            records,
+            exception_signal,
+            sampler: has_traces.then(Sampler::default),
+            ..Settings::default()
+        },
+    )
+}
+
 /// An engine, what it is told, and everything that it said.
 pub(super) struct World {
     pub(super) engine: Engine,
     limits: Limits,
     pub(super) now: Now,
     sent: Vec<Sent>,
+    /// The measurements of the standalone events that were taken.
+    measured: Vec<Option<i64>>,
     /// With the time at which they came.
     pub(super) outputs: Vec<(Monotonic, Output)>,
 }
 
 impl World {
-    fn new(limits: &Limits) -> Self {
-        Self::with(Settings { limits: limits.clone(), ..Settings::default() })
-    }
-
     pub(super) fn with(settings: Settings) -> Self {
         let limits = settings.limits.clone();
         let now = Now { mono: Monotonic(0), wall: UnixNanos(EPOCH) };
         let engine = Engine::new(Arc::new(settings), 0);
-        Self { engine, limits, now, sent: Vec::new(), outputs: Vec::new() }
+        Self { engine, limits, now, sent: Vec::new(), measured: Vec::new(), outputs: Vec::new() }
     }
 
     /// Streams 1 and 2 are one worker's, 3 is another's.
@@ -218,6 +263,8 @@ impl World {
             Step::Open(stream, rules) => self.open(*stream, *rules),
             Step::Close(stream) => self.handle(Input::StreamClosed { stream: StreamId(*stream) }),
             Step::Supersede(stream) => self.handle(Input::Superseded { worker: Self::worker(*stream) }),
+            Step::Collect => self.handle(Input::Collect { at: self.now.wall }),
+            Step::CollectMore => self.handle(Input::CollectMore),
             Step::Evict(spans) => self.handle(Input::Evict { spans: *spans }),
             Step::Unreadable(stream) => self.handle(Input::Unreadable {
                 stream: StreamId(*stream),
@@ -255,14 +302,25 @@ impl World {
             sent = sent.meta("traceparent", &format!("00-{trace:031x}7-00f067aa0ba902b7-01"));
         }
         if let Some(note) = spec.note {
-            sent = sent.meta("note", &note.to_string());
+            sent = sent.meta("note", &note.to_string()).meta("tool", &note.to_string());
+        }
+        if let Some(hits) = spec.hits {
+            sent = sent.int("hits", hits);
         }
         sent
     }
 
     fn send(&mut self, stream: u64, sent: &Sent) {
+        let before = self.engine.ledger().standalone;
         let (engine, now) = (&mut self.engine, self.now);
         sent.with(|event| engine.handle(Input::Event { stream: StreamId(stream), event }, now));
+        if sent.parts.last().is_some_and(|last| last == "note") && self.engine.ledger().standalone > before {
+            let hits = sent.measurements.iter().find(|(key, _)| key == "hits");
+            self.measured.push(hits.map(|(_, value)| match value {
+                Number::Int(hits) => *hits,
+                Number::Float(_) | Number::Text(_) => panic!("{value:?}"),
+            }));
+        }
         let most = 2 * self.limits.max_open_bytes_per_worker;
         let bytes = self.engine.occupancy().open_bytes;
         assert!(bytes <= most, "{bytes} bytes of two workers, not more than {most}");
@@ -281,7 +339,16 @@ impl World {
                 assert!(span.end > span.start, "{span:?}");
                 assert!(span.trace_id.0 != [0; 16] && span.span_id.0 != [0; 8], "{span:?}");
             }
-            self.outputs.push((self.now.mono, output));
+            if let Output::Record(record) = &output {
+                assert!(record.trace.is_none_or(|trace| trace.trace_id.0 != [0; 16]), "{record:?}");
+            }
+            // What was said may be said again after a restart.
+            if !matches!(
+                output,
+                Output::Warning(Warning::SeriesOverflow { .. } | Warning::TooManyInstruments { .. })
+            ) {
+                self.outputs.push((self.now.mono, output));
+            }
         }
         let ledger = self.engine.ledger();
         assert!(ledger.adds_up(), "{ledger:?}");
@@ -323,13 +390,30 @@ impl World {
     fn spans(&self) -> impl Iterator<Item = (Monotonic, &Span)> {
         self.outputs.iter().filter_map(|(at, output)| match output {
             Output::Span(span) => Some((*at, span)),
-            Output::WorkerForgotten { .. } | Output::Warning(_) => None,
+            Output::Metric(_) | Output::Record(_) | Output::WorkerForgotten { .. } | Output::Warning(_) => {
+                None
+            }
+        })
+    }
+
+    /// Makes all points of now.
+    pub(super) fn collect(&mut self) {
+        self.handle(Input::Collect { at: self.now.wall });
+        while self.engine.is_collecting() {
+            self.handle(Input::CollectMore);
+        }
+    }
+
+    fn metrics(&self) -> impl Iterator<Item = &Metric> {
+        self.outputs.iter().filter_map(|(_, output)| match output {
+            Output::Metric(metric) => Some(metric),
+            Output::Span(_) | Output::Record(_) | Output::WorkerForgotten { .. } | Output::Warning(_) => None,
         })
     }
 
     /// Plays everything, and lets it come to rest.
-    fn played(limits: &Limits, steps: &[Step], is_shut_down: bool) -> Self {
-        let mut world = Self::new(limits);
+    fn played(settings: &Settings, steps: &[Step], is_shut_down: bool) -> Self {
+        let mut world = Self::with(settings.clone());
         world.open(1, Rules::Everything);
         steps.iter().for_each(|step| world.take(step));
         if is_shut_down {
@@ -385,11 +469,11 @@ proptest! {
     /// left in any table, nothing is due, and nothing comes any more.
     #[test]
     fn everything_is_counted_bounded_and_forgotten(
-        limits in limits(),
+        settings in signals(),
         steps in prop::collection::vec(step(), 0..120),
         is_shut_down: bool,
     ) {
-        let mut world = World::played(&limits, &steps, is_shut_down);
+        let mut world = World::played(&settings, &steps, is_shut_down);
         prop_assert_eq!(world.engine.residue(), 0, "{:#?}", world.engine);
         prop_assert_eq!(world.engine.poll_timeout(), None);
         let (ledger, said) = (world.engine.ledger(), world.outputs.len());
@@ -400,13 +484,79 @@ proptest! {
         prop_assert_eq!((world.engine.ledger(), world.outputs.len()), (ledger, said));
         prop_assert_eq!(world.spans().count() as u64, ledger.spans_made);
         prop_assert_eq!(world.engine.occupancy().open_bytes, 0);
+        let made = |is_made: fn(&Output) -> bool| world.outputs.iter().filter(|(_, output)| is_made(output)).count();
+        prop_assert_eq!(made(|output| matches!(output, Output::Record(_))) as u64, ledger.records_made);
+        prop_assert_eq!(world.metrics().map(Metric::len).sum::<usize>() as u64, ledger.points_made);
+        // Once nobody is left, all series are exported once more, then ended, then forgotten.
+        (1..=3).for_each(|stream| world.take(&Step::Close(stream)));
+        world.pass(Duration::from_secs(2 * 3600));
+        (0..3).for_each(|_| world.collect());
+        let figures = world.engine.metric_figures();
+        prop_assert_eq!((figures.instances, figures.instruments, figures.series), (0, 0, 0));
+    }
+
+    /// Every standalone event is in one point, and every span in one point of a duration or of the incomplete ones, whatever
+    /// was collected when: differences add up.
+    #[test]
+    fn points_add_up_to_the_events(
+        settings in signals(),
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
+        let metrics = MetricSettings {
+            temporality: Temporality::Delta,
+            max_instruments_per_worker: 1000,
+            ..settings.metrics.clone().unwrap_or_default()
+        };
+        let mut world = World::played(&Settings { metrics: Some(metrics), ..settings }, &steps, true);
+        world.collect();
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        for metric in world.metrics() {
+            let name = metric.instrument.name.strip_prefix("snakepit.python.").expect("the prefix");
+            // Spans have hits of their own.
+            let (of, last) = name.rsplit_once('.').expect("an event and a measurement");
+            if last == "hits" && !of.ends_with("note") {
+                continue;
+            }
+            for (_, measured) in measured_points(&metric.points) {
+                let is_histogram = matches!(metric.points, Points::Histogram(_));
+                let value = if is_histogram { f64::from(u32::try_from(measured.count).expect("few")) } else { measured.value.unwrap_or(0.0) };
+                *sums.entry(last).or_default() += value;
+            }
+        }
+        let sum = |name: &str| sums.get(name).copied().unwrap_or(0.0);
+        let ledger = world.engine.ledger();
+        let hits: i64 = world.measured.iter().filter_map(|hits| *hits).sum();
+        let happenings = world.measured.iter().filter(|hits| hits.is_none()).count();
+        prop_assert_eq!(sum("count"), happenings as f64);
+        prop_assert_eq!(sum("hits") as i64, hits, "{:?}", sums);
+        prop_assert_eq!(ledger.standalone, world.measured.len() as u64);
+        prop_assert_eq!((sum("duration") + sum("incomplete")) as u64, ledger.spans_made);
+    }
+
+    /// Spans are what they are whether metrics and records are made or not, and so is their fate.
+    #[test]
+    fn measuring_changes_no_span(mut settings in signals(), steps in prop::collection::vec(step(), 0..120)) {
+        // What waits costs more where more is to become of it.
+        settings.limits.max_open_bytes_per_worker = Limits::default().max_open_bytes_per_worker;
+        let with = World::played(&Settings { exception_signal: ExceptionSignal::SpanEvent, ..settings.clone() }, &steps, true);
+        let settings = Settings { metrics: None, records: false, ..settings };
+        let without = World::played(&settings, &steps, true);
+        let (one, other) = (with.engine.ledger(), without.engine.ledger());
+        prop_assert_eq!(
+            (one.received, one.paired, one.rebuilt, one.incomplete),
+            (other.received, other.paired, other.rebuilt, other.incomplete)
+        );
+        let ids = |world: &World| -> Vec<_> {
+            world.spans().map(|(at, span)| (at, span.trace_id, span.span_id, span.events.len())).collect()
+        };
+        prop_assert_eq!(ids(&with), ids(&without));
     }
 
     /// The same inputs at the same times make the same outputs, ids and order included.
     #[test]
-    fn a_replay_says_the_same(limits in limits(), steps in prop::collection::vec(step(), 0..80)) {
+    fn a_replay_says_the_same(settings in signals(), steps in prop::collection::vec(step(), 0..80)) {
         let (first, second) =
-            (World::played(&limits, &steps, true), World::played(&limits, &steps, true));
+            (World::played(&settings, &steps, true), World::played(&settings, &steps, true));
         prop_assert_eq!(first.outputs, second.outputs);
         prop_assert_eq!(first.engine.ledger(), second.engine.ledger());
     }
@@ -415,7 +565,7 @@ proptest! {
     /// id belongs to one span.
     #[test]
     fn parents_exist_and_ids_are_unique(limits in limits(), steps in prop::collection::vec(step(), 0..120)) {
-        let world = World::played(&limits, &steps, true);
+        let world = World::played(&Settings { limits, ..Settings::default() }, &steps, true);
         check_parents(&world);
         check_ids(&world);
     }

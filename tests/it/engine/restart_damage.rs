@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snakepit_otel_bridge::drops::DropReason;
+use snakepit_otel_bridge::engine::metrics::settings::MetricSettings;
+use snakepit_otel_bridge::engine::sampler::Sampler;
 use snakepit_otel_bridge::engine::{Damage, Engine, Input, RestoreError, Settings};
 use snakepit_otel_bridge::store::RowKey;
 use xxhash_rust::xxh3::xxh3_64;
@@ -138,13 +140,22 @@ fn a_damaged_head_is_an_error() {
 /// Whoever changes what is written raises the version, and this sum.
 #[test]
 fn the_format_is_what_its_version_says() {
+    let mut measuring = Bench::with(
+        |settings| {
+            settings.metrics = Some(MetricSettings::default());
+            settings.records = true;
+            settings.sampler = Some(Sampler::default());
+        },
+        |_, _| {},
+    );
+    measuring.send(&event("cache", 0).int("hits", 1)).send(&event("memory.sampled", 0).float("rss", 0.5));
+    measuring.send(&event("note", 0).int("tokens", 5).corr("c")).send(&event("retry", 0).corr("c"));
+    measuring.measured();
     let (_, disk) = written();
-    let everything: Vec<u8> = disk
-        .rows
-        .iter()
-        .flat_map(|(key, value)| key.iter().chain(value))
-        .chain(&disk.head)
+    let everything: Vec<u8> = [&disk, &measuring.checkpoint()]
+        .into_iter()
+        .flat_map(|disk| disk.rows.iter().flat_map(|(key, value)| key.iter().chain(value)).chain(&disk.head))
         .copied()
         .collect();
-    assert_eq!((disk.head[0], xxh3_64(&everything)), (1, 14_789_325_607_638_504_788));
+    assert_eq!((disk.head[0], xxh3_64(&everything)), (2, 18_223_169_104_047_460_440));
 }

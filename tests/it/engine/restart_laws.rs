@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use snakepit_otel_bridge::engine::{Damage, Engine, Input, Settings};
 
 use super::bench_worker::Disk;
-use super::laws::{Rules, Step, World, config, limits, step};
+use super::laws::{Rules, Step, World, config, signals, step};
 
 /// Whether a checkpoint is made after a step, and whether an engine is made of it that goes on.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +25,7 @@ fn marked() -> impl Strategy<Value = (Step, Mark)> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (limits(), any::<bool>(), any::<bool>()).prop_map(|(limits, has_timeouts, nests)| {
-        let mut settings = Settings { limits, ..Settings::default() };
+    (signals(), any::<bool>(), any::<bool>()).prop_map(|(mut settings, has_timeouts, nests)| {
         if has_timeouts {
             settings.span_timeouts = vec![("a".to_owned(), Duration::from_secs(20))];
         }
@@ -44,6 +43,7 @@ fn assert_alike(one: &Engine, other: &Engine) {
     assert_eq!(one.poll_timeout(), other.poll_timeout());
     assert_eq!(one.next_stream(), other.next_stream());
     assert_eq!(one.known_workers(), other.known_workers());
+    assert_eq!((one.metric_figures(), one.is_collecting()), (other.metric_figures(), other.is_collecting()));
 }
 
 proptest! {
@@ -90,7 +90,9 @@ proptest! {
             if is_shut_down {
                 world.handle(Input::Shutdown);
             }
+            world.collect();
             world.pass(Duration::from_secs(2 * 3600));
+            world.collect();
         }
         prop_assert_eq!(&first.outputs, &second.outputs);
         assert_alike(&first.engine, &second.engine);

@@ -131,6 +131,27 @@ impl Counters {
     }
 }
 
+impl AggregationFigures {
+    /// Adds those of another shard.
+    pub fn add(&mut self, other: &Self) {
+        self.instances += other.instances;
+        self.instruments += other.instruments;
+        self.series += other.series;
+        self.overflowed += other.overflowed;
+        for (name, count) in &other.overflowed_instruments {
+            match self.overflowed_instruments.iter_mut().find(|(own, _)| own == name) {
+                Some((_, own)) => *own += count,
+                None => self.overflowed_instruments.push((Arc::clone(name), *count)),
+            }
+        }
+        self.conflicts += other.conflicts;
+        self.no_room += other.no_room;
+        self.negative += other.negative;
+        self.expired += other.expired;
+        self.unsaid += other.unsaid;
+    }
+}
+
 impl Aggregation {
     /// How things are.
     pub(crate) fn figures(&self) -> AggregationFigures {

@@ -4,7 +4,7 @@
 //! one, and has their workers attach again ([`Aggregation::rejoin`]). A collection that was on its way is not continued: what
 //! it has not come to is in the next one. Ids of series name nothing any more; exemplars that were to be offered are not.
 
-use crate::engine::metrics::aggregation::instances::Instance;
+use crate::engine::metrics::aggregation::instances::{Instance, InstanceKey};
 use crate::engine::metrics::aggregation::lists::keys_of;
 use crate::engine::metrics::aggregation::series::{OVERFLOW, Stream};
 use crate::engine::metrics::aggregation::slab::Slot;
@@ -29,6 +29,11 @@ impl Aggregation {
             .iter()
             .map(|(number, slot)| InstanceId { slot: *slot, generation: generation(*number) })
             .collect()
+    }
+
+    /// What an instance is called; `None` if it is not here.
+    pub(crate) fn key_of(&self, id: InstanceId) -> Option<&InstanceKey> {
+        self.instance(id).map(|instance| &instance.key)
     }
 
     /// Moves an instance with all that it has to `other`, where nobody is attached to it yet. `None` if it is not here, or
