@@ -41,6 +41,7 @@ mod state;
 pub mod steps;
 mod tolerance;
 mod trace_state;
+mod unfinished;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -122,7 +122,7 @@ impl HeldSpans {
         self.spans.first_key_value().map(|(at, _)| *at)
     }
 
-    fn get(&self, at: (Monotonic, u64)) -> Option<&Held> {
+    pub(crate) fn get(&self, at: (Monotonic, u64)) -> Option<&Held> {
         self.spans.get(&at).map(|held| &**held)
     }
 
@@ -177,15 +177,6 @@ struct Chance {
     is_last: bool,
     /// The end of the span whose ancestors are in question.
     inner_end: i64,
-}
-
-/// A span that is not exported yet.
-#[derive(Debug)]
-struct Unfinished<'a> {
-    context: &'a SpanContext,
-    parent: Parent,
-    /// Where it stands, if its parent is not decided.
-    unjudged: Option<(IntervalKey, i64, i64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -489,24 +480,6 @@ impl WorkerState {
             }
         }
         Some((context, is_remote))
-    }
-
-    fn unfinished(&self, holder: TokenHolder) -> Option<Unfinished<'_>> {
-        match holder {
-            TokenHolder::Open(seq) => {
-                let span = self.open.get(seq)?;
-                let interval = span.interval(seq).filter(|_| !span.is_judged);
-                let unjudged = interval.map(|interval| (interval, span.start, OPEN_END));
-                Some(Unfinished { context: &span.context, parent: span.parent, unjudged })
-            }
-            TokenHolder::Held(due, seq) => {
-                let Held { finished, place } = self.held.get((due, seq))?;
-                let interval = place.interval.filter(|_| !place.is_judged);
-                let unjudged = interval.map(|interval| (interval, place.start, place.end));
-                Some(Unfinished { context: &finished.context, parent: finished.parent, unjudged })
-            }
-            TokenHolder::Waiting(_) | TokenHolder::Closed(_) | TokenHolder::Spent { .. } => None,
-        }
     }
 
     /// When it is decided whether a waiting end takes this open span; `None` if none can.

@@ -7,7 +7,7 @@
 //! | what `level` or `severity` says, as Python's or Elixir's logging does | the name and the metadata say neither; else only if it is worse |
 //! | INFO | otherwise |
 //!
-//! Whether an event becomes one, and when its trace is known, is in [`super::standalone`].
+//! Whether an event becomes one, and when its trace is known, is in `standalone`.
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 mod effects;
 mod endpoints;
+mod exceptions;
 
 use std::path::Path;
 

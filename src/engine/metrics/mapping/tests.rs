@@ -475,23 +475,3 @@ fn it_is_explained_what_events_became_and_why() {
     );
     assert_eq!((report.becomes[2].not_finite, report.becomes[3].ruled_out), (1, 1));
 }
-
-/// Not a bound, because machines differ: the figure is for whoever changes this. Run with `--release -- --ignored`.
-#[test]
-#[ignore = "a figure, not a law"]
-#[expect(clippy::disallowed_methods, reason = "it measures")]
-fn what_a_known_event_costs() {
-    let mut bench = Bench::new();
-    let name = bench.name("model.inference");
-    let event = Event {
-        measurements: [("tokens", Int(5))].into_iter().collect(),
-        metadata: [("model", "gpt-4"), ("tool", "search"), ("session_id", "s-1")].into_iter().collect(),
-        ..Event::default()
-    };
-    let mut sum = 0;
-    let begun = std::time::Instant::now();
-    for _ in 0..5_000_000 {
-        bench.mapping.event(&name, &event, |measured| sum ^= measured.attributes.hash());
-    }
-    println!("{:?} an event ({sum})", begun.elapsed() / 5_000_000);
-}
