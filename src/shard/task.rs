@@ -358,43 +358,6 @@ fn say(warning: &Warning) {
     }
 }
 
-fn say(warning: &Warning) {
-    match warning {
-        Warning::ConstantCorrelationId { worker, correlation_id, spans } => {
-            tracing::warn!(
-                worker.id = %worker,
-                correlation_id = ?correlation_id,
-                spans,
-                "a correlation id stays in use, and all of its spans are one trace: does the worker send a constant?"
-            );
-        }
-        Warning::InstrumentConflict { instance, name, kept, refused } => {
-            tracing::warn!(
-                instance = ?instance,
-                instrument = %name,
-                kept = %kept,
-                refused = %refused,
-                "two instruments have one name, and measurements of the second are lost: a rule of metrics.rules can name it otherwise"
-            );
-        }
-        Warning::SeriesOverflow { instance, name, is_of_worker } => {
-            tracing::warn!(
-                instance = ?instance,
-                instrument = %name,
-                limit = if *is_of_worker { "worker" } else { "instrument" },
-                "an instrument has no room for more series, and further ones are counted together as otel.metric.overflow: is an attribute an identifier?"
-            );
-        }
-        Warning::TooManyInstruments { instance, name } => {
-            tracing::warn!(
-                instance = ?instance,
-                instrument = %name,
-                "a worker has as many instruments as it may have, and measurements of others are lost: are its event names identifiers?"
-            );
-        }
-    }
-}
-
 /// Lets an engine take one message. Whoever replays a journal does the same.
 pub(super) fn take_event<'a>(
     engine: &mut Engine,
