@@ -238,6 +238,10 @@ impl Pipeline {
         let ways = self.peer.ways(self.settings.max_in_flight);
         let retry = self.queue.poll_timeout(ways, self.reserves());
         let retry = retry.map(|at| at.max(self.peer.ready_at()));
+        if self.reads() && self.queue.awaits_disk() {
+            // It came to be due after what is to be read was asked for.
+            return Some(Monotonic::default());
+        }
         [self.batcher.poll_timeout(), retry, self.deadline].into_iter().flatten().min()
     }
 
@@ -256,13 +260,14 @@ impl Pipeline {
         self.peer.forget_backoff();
     }
 
-    /// Whether a drain has come to its end: nothing is left in memory, or the time is up. A peer that is down is not waited
-    /// for where a store keeps what is left.
+    /// Whether a drain has come to its end: nothing is left in memory, or the time is up. Where a store keeps what is
+    /// left, a peer that is down is not waited for, nor is what only the next run will read.
     #[must_use]
     pub fn is_drained(&self, now: Monotonic) -> bool {
         let Some(deadline) = self.deadline else { return self.closed };
         let is_empty = self.queue.items() == 0 && self.batcher.items() == 0;
-        self.closed || is_empty || deadline <= now || self.queue.has_disk() && self.peer.is_down()
+        let is_kept = self.queue.has_disk() && (self.peer.is_down() || self.queue.awaits_disk());
+        self.closed || is_empty || deadline <= now || is_kept
     }
 
     /// Ends. What is left is written where there is a store, and refused otherwise. Returns how many items were.
@@ -398,6 +403,11 @@ impl Pipeline {
         if expired > 0 {
             self.notices.push(Notice::Expired { items: expired });
         }
+    }
+
+    /// Whether what is on disk is read: it may stay there where the program ends, or sends nothing.
+    fn reads(&self) -> bool {
+        !self.closed && self.deadline.is_none() && self.settings.enabled
     }
 
     /// Whether a way is kept for what is filled next.

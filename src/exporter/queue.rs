@@ -22,6 +22,7 @@ use crate::store::{Commit, Origins, SpoolId};
 use crate::time::{Monotonic, Now, UnixNanos};
 
 mod disk;
+mod in_order;
 mod lanes;
 #[cfg(test)]
 mod tests;
@@ -66,12 +67,6 @@ impl Default for QueueSettings {
         }
     }
 }
-
-/// Where order counts, a batch that failed so often may be passed, so that one that no peer will ever take costs itself alone.
-/// While the peer is away it is passed as well, but seldom: a quarter of all tries are another's.
-const FAILURES_BEFORE_PASSED: u32 = 8;
-/// It is passed after each so many failures.
-const FAILURES_BETWEEN_PASSES: u32 = 4;
 
 /// Names a batch; a larger one is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +113,8 @@ pub struct Entry {
     place: Place,
     /// Numbers that its pieces may have, from its own on.
     numbers: u64,
+    /// Where order counts: a newer one was answered before it.
+    was_passed: bool,
 }
 
 /// How old something is: what it was when it was taken over, and since when that is.
@@ -149,6 +146,8 @@ pub struct Queue {
     lanes: Lanes,
     disk: disk::Disk,
     next_id: u64,
+    /// When the last one was filled.
+    last_filled_at: UnixNanos,
     /// Times that everything was released.
     era: u64,
     /// In memory.
@@ -170,6 +169,7 @@ impl Queue {
             lanes: Lanes::default(),
             disk: disk::Disk::default(),
             next_id: 0,
+            last_filled_at: UnixNanos(i64::MIN),
             era: 0,
             items: 0,
             size_bytes: 0,
@@ -192,7 +192,8 @@ impl Queue {
         let id = BatchId(self.next_id);
         self.next_id += NUMBERS_A_BATCH;
         let age = Age { before: Duration::ZERO, since: now.mono };
-        self.insert(id, Entry::new(batch, now.wall, age, NUMBERS_A_BATCH), now.mono);
+        let filled_at = self.filled_at(now.wall);
+        self.insert(id, Entry::new(batch, filled_at, age, NUMBERS_A_BATCH), now.mono);
         id
     }
 
@@ -256,24 +257,6 @@ impl Queue {
         self.lanes.choose(ways, reserves, self.loading.first().copied())
     }
 
-    /// The oldest batch, if it may be sent now and none is in flight. One that fails again and again is passed now and then:
-    /// the fault may be its own.
-    fn next_in_order(&self) -> Option<(BatchId, Lane)> {
-        if self.lanes.in_flight() > 0 {
-            return None;
-        }
-        for (id, entry) in &self.entries {
-            match entry.place {
-                Place::Lane(lane) => return Some((*id, lane)),
-                Place::Delayed(_) if entry.may_be_passed() => {}
-                Place::Delayed(_) | Place::Held(_) | Place::Absent | Place::Loading | Place::Flying(_) => {
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
     /// Lets those go on whose time has come.
     pub fn advance(&mut self, now: Monotonic) {
         while let Some((_, id)) = self.held.first().copied().filter(|(needs, _)| self.disk.has(*needs)) {
@@ -292,6 +275,7 @@ impl Queue {
 
     /// Takes a batch out, its fate being known. Nothing if it is not in flight.
     pub fn finish(&mut self, id: BatchId) -> Option<Entry> {
+        self.note_passed(id);
         matches!(self.entries.get(&id)?.place, Place::Flying(_)).then(|| self.take(id)).flatten()
     }
 
@@ -503,6 +487,7 @@ impl Entry {
             is_leaving: false,
             place: Place::Absent,
             numbers,
+            was_passed: false,
         }
     }
 
@@ -527,11 +512,6 @@ impl Entry {
     /// New, and neither tried nor read from disk.
     pub fn is_live(&self, now: Monotonic) -> bool {
         self.failures == 0 && !self.is_loaded && self.age.at(now) < LIVE_FOR
-    }
-
-    /// Where order counts: whether those behind it are tried while it waits.
-    fn may_be_passed(&self) -> bool {
-        self.failures >= FAILURES_BEFORE_PASSED && self.failures.is_multiple_of(FAILURES_BETWEEN_PASSES)
     }
 
     fn lane(&self, era: u64, now: Monotonic) -> Lane {

@@ -67,12 +67,7 @@ impl Pipeline {
 
     /// What is to be read next. Answer each with [`loaded`](Self::loaded).
     pub fn next_loads(&mut self) -> Vec<SpoolId> {
-        // What is on disk may stay there where the program ends, or sends nothing.
-        if self.closed || self.deadline.is_some() || !self.settings.enabled {
-            Vec::new()
-        } else {
-            self.queue.next_loads(self.batcher.items())
-        }
+        if self.reads() { self.queue.next_loads(self.batcher.items()) } else { Vec::new() }
     }
 
     /// Takes what was read, or nothing if it is damaged.

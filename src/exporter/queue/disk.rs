@@ -288,13 +288,15 @@ impl Queue {
         let mut items = open_items + self.items;
         items += self.loading.iter().map(|id| self.entries[id].items).sum::<u64>();
         let mut names = Vec::new();
+        let awaited = self.awaited();
         while let Some(&id) = self.absent.first() {
             let Some(entry) = self.entries.get_mut(&id) else { break };
             items += entry.items;
             let ahead = self.disk.read_ahead_bytes;
             let fits = ahead + entry.size_bytes <= room
                 && self.settings.max_items.is_none_or(|max| items <= max / 2);
-            let Some(copy) = entry.copy.filter(|_| ahead == 0 || fits) else { break };
+            let is_awaited = awaited == Some(id);
+            let Some(copy) = entry.copy.filter(|_| ahead == 0 || fits || is_awaited) else { break };
             self.disk.read_ahead_bytes += entry.size_bytes;
             entry.place = Place::Loading;
             self.absent.remove(&id);

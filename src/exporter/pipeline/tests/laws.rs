@@ -48,10 +48,10 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn tight() -> PipelineSettings {
+fn tight(in_order: bool) -> PipelineSettings {
     PipelineSettings {
         batch: BatchSettings { max_items: Some(3), ..BatchSettings::default() },
-        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes: 8000, in_order: false },
+        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes: 8000, in_order },
         ..settings()
     }
 }
@@ -116,8 +116,8 @@ impl Run {
 proptest! {
     /// Whatever happens without a store, in whatever order, the sums add up and the bounds hold.
     #[test]
-    fn without_a_store_the_sums_always_add_up(steps in vec(any_step(), 0..200)) {
-        let mut pipeline = pipeline(tight());
+    fn without_a_store_the_sums_always_add_up(in_order: bool, steps in vec(any_step(), 0..200)) {
+        let mut pipeline = pipeline(tight(in_order));
         let (mut now, mut flying) = (0, Vec::new());
         for step in steps {
             match step {
@@ -145,8 +145,8 @@ proptest! {
     /// it is refused; nothing is delivered more than twice, and nothing that is known to be delivered a second time; nothing
     /// is sent before its inputs are durable.
     #[test]
-    fn a_crash_loses_and_doubles_nothing_in_the_sums(steps in vec(any_step(), 0..250)) {
-        let mut run = Run { rig: Rig::new(tight()), flying: Vec::new(), sent: BTreeMap::new() };
+    fn a_crash_loses_and_doubles_nothing_in_the_sums(in_order: bool, steps in vec(any_step(), 0..250)) {
+        let mut run = Run { rig: Rig::new(tight(in_order)), flying: Vec::new(), sent: BTreeMap::new() };
         steps.into_iter().for_each(|step| run.step(step));
         // Requests on their way may arrive, though nobody hears the answer: `sent` counts them.
         let store = run.rig.crash();
@@ -161,7 +161,8 @@ proptest! {
             .flat_map(|batch| names(&batch.body))
             .map(|name| name.parse().unwrap())
             .collect();
-        let roomy = PipelineSettings { batch: tight().batch, ..settings() };
+        let mut roomy = PipelineSettings { batch: tight(in_order).batch, ..settings() };
+        roomy.queue.in_order = in_order;
         let mut again = Rig::on(store, roomy, run.rig.now);
         let needs = again.store.durable;
         for ordinal in &unknown {
@@ -201,8 +202,8 @@ proptest! {
     /// A store that breaks and works again, at any instant: the sums add up after every call, and what is not refused is
     /// delivered.
     #[test]
-    fn a_store_that_breaks_at_any_instant_costs_nothing(steps in vec((any_step(), 0_u8..20), 0..250)) {
-        let mut run = Run { rig: Rig::new(tight()), flying: Vec::new(), sent: BTreeMap::new() };
+    fn a_store_that_breaks_at_any_instant_costs_nothing(in_order: bool, steps in vec((any_step(), 0_u8..20), 0..250)) {
+        let mut run = Run { rig: Rig::new(tight(in_order)), flying: Vec::new(), sent: BTreeMap::new() };
         run.rig.store.journalled = u64::MAX;
         for (step, trouble) in steps {
             match trouble {

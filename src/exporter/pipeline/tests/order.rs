@@ -117,3 +117,64 @@ fn two_signals_do_not_know_of_each_other() {
     assert_eq!((traces.signal, traces.exported, traces.queued_items), (Signal::Traces, 0, 5));
     assert_eq!((metrics.signal, metrics.exported, metrics.queued_items), (Signal::Metrics, 5, 0));
 }
+
+/// Where order counts, a batch that is answered 503 for ever costs itself alone, and no outage of minutes costs more than
+/// the order of a few batches.
+#[test]
+fn a_poisoned_batch_in_order_costs_itself_alone() {
+    for seed in 0..5 {
+        let mut settings = four_ways();
+        settings.queue.in_order = true;
+        let mut pipeline = Pipeline::new(settings, StdRng::seed_from_u64(seed));
+        let (mut now, mut next_admit, mut poisoned, mut admitted, mut delivered) = (0, 0, None, 0, 0);
+        while now < 7200 * SECOND {
+            if now >= next_admit {
+                for _ in 0..3 {
+                    admit(&mut pipeline, now).unwrap();
+                    admitted += 1;
+                }
+                next_admit += 60 * SECOND;
+            }
+            while let Some(id) = begin(&mut pipeline, now) {
+                if id == *poisoned.get_or_insert(id) {
+                    settle(&mut pipeline, id, retry(None), now);
+                } else {
+                    delivered += 1;
+                    settle(&mut pipeline, id, accepted(), now);
+                }
+            }
+            now += SECOND / 2;
+        }
+        assert!(delivered >= admitted - 3, "{delivered} of {admitted}");
+    }
+}
+
+/// After an outage of minutes hardly a batch is delivered before an older one.
+#[test]
+fn an_outage_costs_hardly_any_order() {
+    let mut out_of_order = 0;
+    for seed in 0..100 {
+        let mut settings = four_ways();
+        settings.queue.in_order = true;
+        let mut pipeline = Pipeline::new(settings, StdRng::seed_from_u64(seed));
+        let (mut now, mut next_admit, mut delivered) = (0, 0, Vec::new());
+        let outage = (600 + seed) * SECOND;
+        while now < outage + 300 * SECOND {
+            if now >= next_admit {
+                admit(&mut pipeline, now).unwrap();
+                next_admit += 60 * SECOND;
+            }
+            while let Some(id) = begin(&mut pipeline, now) {
+                if now < outage {
+                    settle(&mut pipeline, id, retry(None), now);
+                } else {
+                    delivered.push(id);
+                    settle(&mut pipeline, id, accepted(), now);
+                }
+            }
+            now += SECOND / 2;
+        }
+        out_of_order += delivered.windows(2).filter(|pair| pair[0] > pair[1]).count();
+    }
+    assert!(out_of_order <= 5, "{out_of_order} in a hundred outages");
+}

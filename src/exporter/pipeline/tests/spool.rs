@@ -308,3 +308,45 @@ fn a_backlog_on_disk_is_read_as_it_is_sent() {
     assert!(snapshot.queued_bytes <= READ_AHEAD_BYTES as u64 && snapshot.queued_items == 7, "{snapshot:?}");
     assert_eq!(rig.deliver_all().len(), 40);
 }
+
+fn small_and_in_order() -> PipelineSettings {
+    PipelineSettings { queue: QueueSettings { max_bytes: 8000, in_order: true, ..small().queue }, ..small() }
+}
+
+/// Where order counts, an outage that outgrows memory holds nothing up for ever.
+#[test]
+fn a_long_outage_is_delivered_in_order() {
+    let mut rig = Rig::new(small_and_in_order());
+    for _ in 0..500 {
+        rig.now += SECOND;
+        rig.admit().unwrap();
+        rig.commit();
+        rig.load();
+        fail(&mut rig);
+    }
+    rig.now += 3600 * SECOND;
+    assert_eq!(rig.deliver_all().len(), 500);
+}
+
+/// What is only on disk, and first, is for the next run: the end is not waited for in vain.
+#[test]
+fn a_drain_does_not_wait_for_what_stays_on_disk() {
+    let settings = small_and_in_order();
+    let mut rig = Rig::new(settings.clone());
+    for _ in 0..100 {
+        rig.now += SECOND;
+        rig.admit().unwrap();
+        rig.commit();
+        fail(&mut rig);
+    }
+    rig.act(|pipeline, now| pipeline.persist_all(false, now));
+    rig.commit();
+    let store = std::mem::take(&mut rig.store);
+    let mut rig = Rig::on(store, settings, rig.now + SECOND);
+    rig.admit().unwrap();
+    rig.commit();
+    let deadline = Monotonic(rig.now + 30 * SECOND);
+    rig.act(|pipeline, now| pipeline.drain(deadline, now));
+    rig.commit();
+    assert!(rig.begin().is_some() || rig.pipeline.is_drained(Monotonic(rig.now)));
+}
