@@ -351,7 +351,7 @@ impl Figures {
         ]
     }
 
-    fn store(&self) -> [Family; 9] {
+    fn store(&self) -> [Family; 10] {
         let spool = |name, help, value: fn(SpoolFigures) -> Value| {
             self.by_signal(name, Kind::Gauge, help, |figures| figures.spool.map(value))
         };
@@ -369,6 +369,11 @@ impl Figures {
             spool("snakepit_bridge_spool_oldest_age_seconds", "How long the oldest has waited.", |spool| {
                 Value::Nanos(spool.oldest_age_ns)
             }),
+            spool(
+                "snakepit_bridge_spool_signal_limit_bytes",
+                "The bound of their bytes, which each signal has for itself.",
+                |spool| Value::Number(spool.limit_bytes),
+            ),
             store(
                 "snakepit_bridge_spool_limit_bytes",
                 Kind::Gauge,

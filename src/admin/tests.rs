@@ -469,7 +469,13 @@ fn busy() -> SignalFigures {
         refused: BTreeMap::from([("queue_full", 1)]),
         sent: 2,
         queue_limit_items: Some(2_048),
-        spool: Some(SpoolFigures { batches: 1, items: 5, bytes: 700, oldest_age_ns: 1_500_000_000 }),
+        spool: Some(SpoolFigures {
+            batches: 1,
+            items: 5,
+            bytes: 700,
+            limit_bytes: 9_000,
+            oldest_age_ns: 1_500_000_000,
+        }),
         ..SignalFigures::default()
     };
     figures.request_duration_ns.record(3_000_000);
