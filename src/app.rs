@@ -362,6 +362,7 @@ fn signal_figures(snapshot: ExportSnapshot, has_store: bool) -> SignalFigures {
         batches: snapshot.spooled_batches,
         items: snapshot.spooled,
         bytes: snapshot.spooled_bytes,
+        limit_bytes: snapshot.spool_capacity_bytes,
         oldest_age_ns: snapshot.oldest_age.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
     };
     SignalFigures {

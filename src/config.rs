@@ -35,6 +35,7 @@ use crate::config::otel::OtelSettings;
 use crate::control::policies::PolicySettings;
 use crate::diagnostics::LogFormat;
 use crate::engine;
+use crate::engine::metrics::settings::MetricSettings;
 use crate::engine::sampler::Exceptions;
 use crate::exporter::Destination;
 use crate::exporter::signal::Signal;
@@ -77,6 +78,8 @@ pub struct Config {
     pub own_telemetry: Vec<Signal>,
     /// What the engine is told.
     pub engine: engine::Settings,
+    /// How metrics would be made, wherever they go; the engine is told only where they go somewhere.
+    pub metrics: MetricSettings,
     /// What the policies follow from.
     pub control: PolicySettings,
     /// What the receiver is told.
@@ -215,10 +218,8 @@ impl Config {
         let destinations = self.otel.destinations();
         let goes_somewhere =
             |signal| destinations.iter().any(|(one, to)| *one == signal && !matches!(to, Destination::None));
-        match &mut self.engine.metrics {
-            Some(metrics) if goes_somewhere(Signal::Metrics) => self.otel.metric_options.apply(metrics),
-            metrics => *metrics = None,
-        }
+        self.otel.metric_options.apply(&mut self.metrics);
+        self.engine.metrics = goes_somewhere(Signal::Metrics).then(|| self.metrics.clone());
         self.engine.records = goes_somewhere(Signal::Logs);
         self.engine.sampler = goes_somewhere(Signal::Traces).then(|| self.otel.sampler(self.sampling));
         if self.otel.sdk_disabled.value {
@@ -311,7 +312,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
     let (own_telemetry, _) = resolver.keyed(&schema::OWN_TELEMETRY, Vec::new(), any);
     let mut engine = sections::engine(resolver);
     let control = sections::control(resolver, &engine.prefix);
-    engine.metrics = Some(metrics::metrics(resolver, &engine.prefix));
+    let metrics = metrics::metrics(resolver, &engine.prefix);
     let sampling = sections::sampling(resolver);
     let same_host = sections::same_host(resolver);
     let limits = sections::limits(resolver);
@@ -330,6 +331,7 @@ fn resolve(resolver: &mut Resolver<'_>, terminal: bool) -> Config {
         },
         own_telemetry,
         engine,
+        metrics,
         control,
         receiver: ReceiverSettings {
             max_workers: limits.max_workers,

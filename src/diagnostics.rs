@@ -2,6 +2,7 @@
 //!
 //! `RUST_LOG` says what is logged, in tracing's own syntax; without it the configuration gives a level. Whatever workers sent, a record is one line, and no control character reaches a terminal.
 
+pub(crate) mod gate;
 pub mod lines;
 pub mod own;
 

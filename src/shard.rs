@@ -4,6 +4,7 @@
 //! channel makes a stream stop reading, which is the back-pressure that a worker sees.
 
 mod capacity;
+mod events;
 pub mod journal;
 pub mod made;
 pub mod recover;
@@ -17,13 +18,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
 use crate::engine::metrics::MetricFigures;
-use crate::engine::report::{EventReport, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::store::{Commit, ShardCheckpoint};
 use crate::time::UnixNanos;
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
+pub use events::{EventAnswer, EventName, EventQuery};
 pub use made::Made;
 pub use task::{ShardTask, Tap};
 
@@ -83,7 +85,7 @@ pub enum ShardMessage {
         answer: oneshot::Sender<()>,
     },
     /// The admin API asks.
-    Events(oneshot::Sender<Vec<EventReport>>),
+    Events(EventQuery, oneshot::Sender<EventAnswer>),
     /// The admin API asks how long the oldest open span has been open, in nanoseconds; 0 if there is none.
     OldestOpenAge(oneshot::Sender<u64>),
     /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with

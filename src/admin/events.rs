@@ -1,5 +1,8 @@
 //! `GET /api/v1/events?event=&limit=`: what the events seen so far became, and why, by name.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -13,7 +16,7 @@ use super::sources::AdminState;
 use crate::drops::DropReason;
 use crate::engine::metrics::instrument::Kind;
 use crate::engine::report::{EventReport, MeasurementReport};
-use crate::shard::ShardMessage;
+use crate::shard::{EventAnswer, EventName, EventQuery, ShardMessage};
 
 /// Names in an answer that does not ask for another number.
 pub(super) const DEFAULT_LIMIT: usize = 100;
@@ -22,40 +25,32 @@ pub(super) const MAX_LIMIT: usize = 1000;
 
 const PARAMETERS: &str = "`event`, `limit`";
 
-/// What is asked for.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    /// With or without the prefix.
-    event: Option<String>,
-    limit: usize,
-}
-
 pub(super) async fn answer(
     State(state): State<AdminState>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(pairs) = query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let asked = parse(&pairs)?;
-    let answers = ask(&state.shards, ShardMessage::Events).await?;
-    let (events, total) = merge(answers, &asked);
+    let query = parse(&pairs)?;
+    let answers = ask(&state.shards, |sender| ShardMessage::Events(query.clone(), sender)).await?;
+    let (events, total) = merge(answers, query.limit);
     let shown: Vec<Value> = events.iter().map(show).collect();
     Ok(safe_json(&json!({"events": shown, "total": total})))
 }
 
-fn parse(pairs: &[(String, String)]) -> Result<Asked, Problem> {
-    let mut asked = Asked { event: None, limit: DEFAULT_LIMIT };
+fn parse(pairs: &[(String, String)]) -> Result<EventQuery, Problem> {
+    let mut query = EventQuery { event: None, limit: DEFAULT_LIMIT };
     // An empty parameter is as good as none, so that a form may send all of its fields.
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         match name.as_str() {
-            "event" => asked.event = Some(value.clone()),
-            "limit" => asked.limit = limit(value)?,
+            "event" => query.event = Some(value.clone()),
+            "limit" => query.limit = limit(value)?,
             _ => {
                 let detail = format!("unknown parameter `{}`; known are {PARAMETERS}", name.escape_debug());
                 return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
             }
         }
     }
-    Ok(asked)
+    Ok(query)
 }
 
 fn limit(value: &str) -> Result<usize, Problem> {
@@ -65,12 +60,14 @@ fn limit(value: &str) -> Result<usize, Problem> {
     })
 }
 
-/// What all shards say of each name that is asked for, by name, and how many names that are.
-fn merge(answers: Vec<Vec<EventReport>>, asked: &Asked) -> (Vec<EventReport>, usize) {
-    let is_asked_for = |report: &EventReport| {
-        asked.event.as_ref().is_none_or(|event| *report.event == **event || *report.sent_as == **event)
-    };
-    let mut reports: Vec<_> = answers.into_iter().flatten().filter(is_asked_for).collect();
+/// What all shards say of the first names that are asked for, and how many names that are.
+fn merge(answers: Vec<EventAnswer>, limit: usize) -> (Vec<EventReport>, usize) {
+    let mut names: BTreeSet<EventName> = BTreeSet::new();
+    let mut reports = Vec::new();
+    for answer in answers {
+        names.extend(answer.others);
+        reports.extend(answer.reports);
+    }
     reports.sort_by(|left, right| left.order().cmp(&right.order()));
     let mut events: Vec<EventReport> = Vec::new();
     for report in reports {
@@ -79,9 +76,12 @@ fn merge(answers: Vec<Vec<EventReport>>, asked: &Asked) -> (Vec<EventReport>, us
             Some(_) | None => events.push(report),
         }
     }
-    let total = events.len();
-    events.truncate(asked.limit);
-    (events, total)
+    names.extend(
+        events.iter().map(|report| (Arc::clone(&report.event), report.sent_as.clone(), report.is_span)),
+    );
+    // Beyond the limit a shard may have said no more than the name.
+    events.truncate(limit);
+    (events, names.len())
 }
 
 fn show(report: &EventReport) -> Value {

@@ -141,6 +141,8 @@ pub struct SpoolFigures {
     pub items: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The bound of `bytes`: the signal's share of the whole.
+    pub limit_bytes: u64,
     /// How long the oldest has waited, in nanoseconds; 0 where none waits.
     pub oldest_age_ns: u64,
 }
@@ -156,7 +158,7 @@ pub struct StoreFigures {
     pub commits_failed: u64,
     /// Its size on disk.
     pub bytes: u64,
-    /// The bound of what all spools hold.
+    /// The bound of what all spools hold; each has its share, which no other may take.
     pub spool_limit_bytes: u64,
 }
 

@@ -26,7 +26,7 @@ use crate::engine::report::{
     EventReport, MeasurementReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport,
 };
 use crate::engine::span::{SpanId, TraceId};
-use crate::shard::{Capacity, ShardMessage, Shards};
+use crate::shard::{Capacity, EventQuery, ShardMessage, Shards};
 use crate::time::UnixNanos;
 use crate::token::Token;
 use crate::worker::{Capabilities, Dialect, Identity, WorkerKey};
@@ -221,7 +221,7 @@ async fn a_shard_that_does_not_answer_is_no_hang() {
 #[tokio::test]
 async fn what_events_became_is_told_over_all_shards() {
     let bridge = Bridge::start(vec![
-        Shard { events: vec![event_report("tool.result", 3), event_report("b", 1)], ..Shard::default() },
+        Shard { events: vec![event_report("b", 1), event_report("tool.result", 3)], ..Shard::default() },
         Shard { events: vec![event_report("tool.result", 4)], ..Shard::default() },
     ]);
 
@@ -248,6 +248,35 @@ async fn what_events_became_is_told_over_all_shards() {
     let (_, all) = bridge.get_json("/api/v1/events?limit=1").await;
     assert_eq!((&all["total"], &all["events"][0]["sent_as"]), (&json!(2), &json!("b")));
     assert_eq!(bridge.get_json("/api/v1/events?event=unknown").await.1, json!({"events": [], "total": 0}));
+}
+
+/// A shard hands over no more than is asked for, and the answer is the same as if it had handed over all.
+#[tokio::test]
+async fn a_limited_answer_about_events_is_the_beginning_of_the_whole() {
+    let shard = |reports: &[(&str, u64)]| Shard {
+        events: reports.iter().map(|(event, measured)| event_report(event, *measured)).collect(),
+        ..Shard::default()
+    };
+    let bridge = Bridge::start(vec![
+        shard(&[("a", 1), ("c", 1), ("d", 1)]),
+        shard(&[("b", 1), ("c", 2), ("d", 4)]),
+        shard(&[("d", 1), ("e", 1)]),
+    ]);
+    let (_, whole) = bridge.get_json("/api/v1/events").await;
+    assert_eq!((&whole["total"], &whole["events"][2]["points"]), (&json!(5), &json!(3)));
+    for limit in 1..=5 {
+        let (_, answer) = bridge.get_json(&format!("/api/v1/events?limit={limit}")).await;
+        assert_eq!(answer["total"], 5, "{limit}");
+        assert_eq!(answer["events"].as_array().unwrap(), &whole["events"].as_array().unwrap()[..limit]);
+    }
+
+    let query = EventQuery { event: None, limit: 1 };
+    let answer = query.select(vec![event_report("a", 1), event_report("b", 1)]);
+    assert_eq!(answer.reports, [event_report("a", 1)]);
+    assert_eq!(answer.others, [("snakepit.python.b".into(), "b".into(), false)]);
+    let query = EventQuery { event: Some("b".to_owned()), limit: 1 };
+    let answer = query.select(vec![event_report("a", 1), event_report("b", 1)]);
+    assert_eq!((answer.reports, answer.others), (vec![event_report("b", 1)], Vec::new()));
 }
 
 #[tokio::test]
@@ -444,7 +473,9 @@ impl Shard {
                     asked.send(query).unwrap();
                     sender.send((self.open.clone(), self.open.len() as u64)).unwrap();
                 }
-                ShardMessage::Events(sender) => sender.send(self.events.clone()).unwrap(),
+                ShardMessage::Events(query, sender) => {
+                    sender.send(query.select(self.events.clone())).unwrap()
+                }
                 ShardMessage::OldestOpenAge(sender) => {
                     let oldest = self.open.iter().map(|span| span.age_ns).max();
                     sender.send(oldest.unwrap_or(0)).unwrap();
@@ -469,7 +500,13 @@ fn busy() -> SignalFigures {
         refused: BTreeMap::from([("queue_full", 1)]),
         sent: 2,
         queue_limit_items: Some(2_048),
-        spool: Some(SpoolFigures { batches: 1, items: 5, bytes: 700, oldest_age_ns: 1_500_000_000 }),
+        spool: Some(SpoolFigures {
+            batches: 1,
+            items: 5,
+            bytes: 700,
+            limit_bytes: 9_000,
+            oldest_age_ns: 1_500_000_000,
+        }),
         ..SignalFigures::default()
     };
     figures.request_duration_ns.record(3_000_000);

@@ -3,7 +3,8 @@
 //! | when | what |
 //! |---|---|
 //! | an interval is over | a collection begins, with one time for all shards |
-//! | the one before is still under way | this one is left out, and counted |
+//! | the one before is still under way | this one is left out, and counted; the log hears of it now and then |
+//! | no shard makes points any more | it is no collection, and not counted |
 //! | the bridge ends | the shards make a last one, with the last time of all |
 //!
 //! Law: times rise, by a millisecond at least, whatever the wall clock does, and across restarts: a backend takes no second
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock;
 use crate::admin::sources::CollectionFigures;
+use crate::diagnostics::gate::{Gate, QUIET_FOR};
 use crate::shard::{ShardMessage, Shards};
 use crate::time::{Now, UnixNanos};
 
@@ -67,6 +69,7 @@ impl Collections {
     /// Collects every `interval`, from one beginning to the next, until `stop`.
     pub(super) async fn run(self, shards: Shards, interval: Duration, stop: CancellationToken) {
         let mut due = clock::after(interval);
+        let mut gate = Gate::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -80,10 +83,7 @@ impl Collections {
             due = next;
             if skipped > 0 {
                 self.0.skipped.fetch_add(skipped, Ordering::Relaxed);
-                tracing::warn!(
-                    skipped,
-                    "collecting all metrics took longer than the interval between two collections"
-                );
+                self.complain(&mut gate, skipped);
             }
         }
     }
@@ -97,11 +97,25 @@ impl Collections {
         }
     }
 
+    /// Of an interval of a millisecond every collection may leave some out.
+    fn complain(&self, gate: &mut Gate, skipped: u64) {
+        if let Some(kept_back) = gate.open((self.0.clock)().mono, QUIET_FOR) {
+            tracing::warn!(
+                skipped,
+                kept_back,
+                "collecting all metrics took longer than the interval between two collections"
+            );
+        }
+    }
+
     async fn collect(&self, shards: &Shards) {
         let begun = (self.0.clock)().mono;
         let at = self.next_time();
         // A shard that has ended makes no points any more; that it ended is told elsewhere.
-        shards.ask(|answer| ShardMessage::Collect { at, answer }).await;
+        let made = shards.ask(|answer| ShardMessage::Collect { at, answer }).await;
+        if made.iter().all(Option::is_none) {
+            return;
+        }
         let took = (self.0.clock)().mono.since(begun);
         self.0.last_duration_ns.store(took, Ordering::Relaxed);
         self.0.complete.fetch_add(1, Ordering::Relaxed);
@@ -130,12 +144,15 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(60);
 
-    /// Collections by a wall clock that the test sets.
+    /// Collections by clocks that the test sets: both show the same.
     fn collections(last: i64) -> (Collections, Arc<AtomicI64>) {
         let wall = Arc::new(AtomicI64::new(0));
         let clock = {
             let wall = Arc::clone(&wall);
-            move || Now { mono: Monotonic(0), wall: UnixNanos(wall.load(Ordering::Relaxed)) }
+            move || {
+                let wall = wall.load(Ordering::Relaxed);
+                Now { mono: Monotonic(wall.max(0).unsigned_abs()), wall: UnixNanos(wall) }
+            }
         };
         (Collections::new(Arc::new(clock), UnixNanos(last)), wall)
     }
@@ -195,6 +212,65 @@ mod tests {
 
         stop.cancel();
         running.join_next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collection_that_no_shard_made_is_none() {
+        let (collections, wall) = collections(0);
+        let (senders, mut shards): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(4)).unzip();
+        let all = Shards::new(senders);
+        // One is gone, and the other is at a collection yet.
+        shards.pop();
+        tokio::join!(async { drop(asked(shards[0].recv().await)) }, collections.collect(&all));
+        assert_eq!(collections.figures(), CollectionFigures::default());
+
+        wall.store(1_000_000_000, Ordering::Relaxed);
+        tokio::join!(
+            async {
+                let (_, answer) = asked(shards[0].recv().await);
+                wall.store(1_000_000_007, Ordering::Relaxed);
+                answer.send(()).unwrap();
+            },
+            collections.collect(&all)
+        );
+        assert_eq!(collections.figures().complete, 1, "one made its points");
+        assert_eq!(collections.figures().last_duration_ns, 7);
+    }
+
+    /// An interval of a millisecond that is missed again and again is one line in a while.
+    #[test]
+    fn the_log_hears_now_and_then_of_collections_that_are_left_out() {
+        let (collections, wall) = collections(0);
+        let written = Written::default();
+        let writer = written.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            let mut gate = Gate::default();
+            for millis in 0..20_001 {
+                wall.store(millis * 1_000_000, Ordering::Relaxed);
+                collections.complain(&mut gate, 3);
+            }
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].contains("skipped=3 kept_back=0"), "{text}");
+        assert!(lines[1].contains("kept_back=9999"), "{text}");
+    }
+
+    /// The log, for the test to read.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     fn asked(message: Option<ShardMessage>) -> (i64, tokio::sync::oneshot::Sender<()>) {

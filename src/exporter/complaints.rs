@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::diagnostics::gate::{Gate, QUIET_FOR};
 use crate::exporter::pipeline::Notice;
 use crate::exporter::signal::Signal;
 use crate::time::Monotonic;
 
-/// At most one line of a kind in this time.
-const QUIET_FOR: Duration = Duration::from_secs(10);
 /// At most one line in this time about a peer that does not know metrics or log records: it may be meant so.
 const UNKNOWN_SIGNAL_QUIET_FOR: Duration = Duration::from_secs(3600);
 
@@ -189,25 +188,6 @@ impl Complaints {
     }
 }
 
-/// Lets one through in a while, and counts the others.
-#[derive(Debug, Default)]
-struct Gate {
-    closed_until: Option<Monotonic>,
-    kept_back: u64,
-}
-
-impl Gate {
-    /// How many were kept back since the last that went through, if this one goes through.
-    fn open(&mut self, now: Monotonic, quiet_for: Duration) -> Option<u64> {
-        if self.closed_until.is_some_and(|until| now < until) {
-            self.kept_back += 1;
-            return None;
-        }
-        self.closed_until = Some(now.after(quiet_for));
-        Some(std::mem::take(&mut self.kept_back))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -229,18 +209,6 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
-    }
-
-    #[test]
-    fn a_gate_lets_one_through_in_a_while_and_counts_the_others() {
-        let mut gate = Gate::default();
-        let at = |seconds| Monotonic(0).after(Duration::from_secs(seconds));
-        let mut open = |seconds| gate.open(at(seconds), QUIET_FOR);
-        assert_eq!(open(0), Some(0));
-        assert_eq!(open(1), None);
-        assert_eq!(open(9), None);
-        assert_eq!(open(10), Some(2));
-        assert_eq!(open(11), None);
     }
 
     /// A Collector without a pipeline for metrics refuses each collection: a line a minute would be 1,440 a day.

@@ -203,8 +203,8 @@ impl ShardTask {
             ShardMessage::OpenSpans(query, answer) => {
                 let _ = answer.send(engine.open_spans(&query, now));
             }
-            ShardMessage::Events(answer) => {
-                let _ = answer.send(engine.event_reports());
+            ShardMessage::Events(query, answer) => {
+                let _ = answer.send(query.select(engine.event_reports()));
             }
             ShardMessage::OldestOpenAge(answer) => {
                 let _ = answer.send(engine.oldest_open_age_ns(now));

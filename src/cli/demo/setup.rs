@@ -43,7 +43,7 @@ pub(super) fn prepare(config: &mut Config) {
         config.shutdown_timeout = SHUTDOWN_TIMEOUT;
     }
     // Points and records are shown, wherever they go beside.
-    config.engine.metrics.get_or_insert_default();
+    config.engine.metrics.get_or_insert_with(|| config.metrics.clone());
     config.engine.records = true;
     let interval = &mut config.otel.metrics.batches.schedule_delay;
     if interval.origin == Origin::Default {
@@ -76,6 +76,7 @@ mod tests {
 
     use super::*;
     use crate::config::flags::Flags;
+    use crate::engine::metrics::settings::Temporality;
 
     fn prepared(variables: &[(&str, &str)]) -> Config {
         let env: BTreeMap<String, String> =
@@ -111,6 +112,22 @@ mod tests {
         assert_eq!(config.engine.reconnect_grace, Duration::from_secs(5));
         assert_eq!(config.shutdown_timeout, Duration::from_secs(10));
         assert_eq!(config.otel.metrics.batches.schedule_delay.value, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn metrics_are_made_as_somebody_said_though_they_go_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bridge.yaml");
+        std::fs::write(&file, "metrics:\n  max_series: 77\n  rules: [{event: cache.*, instrument: none}]\n")
+            .unwrap();
+        let config = prepared(&[
+            ("SNAKEPIT_BRIDGE_CONFIG", file.to_str().unwrap()),
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+        ]);
+        let metrics = config.engine.metrics.unwrap();
+        assert_eq!((metrics.max_series, metrics.rules.len()), (77, 1));
+        assert_eq!(metrics.temporality, Temporality::Delta);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use snakepit_otel_bridge::proto::TelemetryEvent;
 use tempfile::TempDir;
 
 use super::{LIMIT, bridge_to};
-use crate::support::bridge::{Bridge, Ledger};
+use crate::support::bridge::{Bridge, COMMITS_UNTIL_DURABLE, Ledger};
 use crate::support::faulty_peer::{ArrivedRecord, FaultyPeer, Transport};
 use crate::support::sink::text;
 use crate::support::until;
@@ -19,9 +19,6 @@ const INTERVAL: &str = "200";
 
 /// What the workers count, one at a time.
 pub(super) const COUNT: &str = "snakepit.python.cache.lookup.hits";
-
-/// What is on the disk this long after it was received: twenty group commits.
-const MARGIN: Duration = Duration::from_secs(1);
 
 /// Events of one round, of each kind.
 const ROUND: u64 = 300;
@@ -124,9 +121,15 @@ async fn connect(bridge: &Bridge) -> Result<Worker> {
     Connector::named("worker_1").pid(4711).header("x-snakepit-node", b"n").connect(&bridge.grpc).await
 }
 
-async fn received(bridge: &Bridge, events: u64) -> Result<()> {
+/// Waits until so many events are received, and on disk. Collections alone make commits enough.
+async fn durable(bridge: &Bridge, events: u64) -> Result<()> {
     until("all to be received", LIMIT, async || {
         Ok((bridge.ledger().await?.events.received >= events).then_some(()))
+    })
+    .await?;
+    let before = bridge.commits().await?;
+    until("all to be on disk", LIMIT, async || {
+        Ok((bridge.commits().await? >= before + COMMITS_UNTIL_DURABLE).then_some(()))
     })
     .await
 }
@@ -141,8 +144,7 @@ async fn sums_and_records_are_exact_over_kills() -> Result<()> {
             let bridge = stage.bridge().await?;
             let worker = connect(&bridge).await?;
             stage.send(&worker).await?;
-            received(&bridge, 2 * stage.sent).await?;
-            tokio::time::sleep(MARGIN).await;
+            durable(&bridge, 2 * stage.sent).await?;
             bridge.signal("KILL")?;
             bridge.ended(LIMIT).await?;
         }

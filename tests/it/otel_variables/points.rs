@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, Metric};
 use tokio::net::TcpListener;
@@ -84,18 +84,19 @@ pub(super) async fn metrics_are_collected_once_an_interval() -> Result<Seen> {
     let (_bridge, worker) = start(&[interval, ("OTEL_EXPORTER_OTLP_ENDPOINT", &*url)]).await?;
     send_spans(&worker, 1).await?;
     // A cumulative series comes with every collection, and all shards collect at one time.
-    let times = until("three collections", LIMIT, async || {
+    let times = until("five collections", LIMIT, async || {
         let metrics = sink.metrics().into_iter().filter(|arrived| arrived.metric.name == DURATION);
         let times: BTreeSet<_> =
             metrics.filter_map(|arrived| Some(histogram(&arrived.metric)?.time_unix_nano)).collect();
-        Ok((times.len() >= 3).then(|| times.into_iter().collect::<Vec<_>>()))
+        Ok((times.len() >= 5).then(|| times.into_iter().collect::<Vec<_>>()))
     })
     .await?;
-    let apart = times.windows(2).map(|pair| Duration::from_nanos(pair[1] - pair[0])).min();
-    let apart = apart.context("one time")?;
+    // A collection may be late, and the next is not for that: single gaps say nothing.
+    let [first, .., last] = times[..] else { bail!("one time: {times:?}") };
+    let apart = Duration::from_nanos((last - first) / (times.len() as u64 - 1));
     ensure!(
-        apart > Duration::from_millis(500) && apart < Duration::from_secs(5),
-        "{apart:?}, by default it is a minute"
+        apart > Duration::from_millis(350) && apart < Duration::from_secs(20),
+        "{apart:?} on average, by default it is a minute"
     );
     Ok(names(&[interval]))
 }

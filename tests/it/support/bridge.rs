@@ -13,6 +13,10 @@ use serde::Deserialize;
 use super::process::Process;
 use super::{START_LIMIT, fetch, locked, until};
 
+/// One may be under way without what has just been received, the next one has it, and one is spared for what a shard has
+/// answered and not handed over yet.
+pub(crate) const COMMITS_UNTIL_DURABLE: u64 = 3;
+
 /// A running bridge. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Bridge {
@@ -122,6 +126,16 @@ impl Bridge {
         let text = self.admin("/metrics").await?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
+    /// Commits to the state directory so far. What the bridge had received when there were so many is on disk once there
+    /// are [`COMMITS_UNTIL_DURABLE`] more.
+    ///
+    /// # Errors
+    ///
+    /// When there is no state directory.
+    pub(crate) async fn commits(&self) -> Result<u64> {
+        self.metric("snakepit_bridge_store_commits_total").await
     }
 
     /// The sums as they are now.
