@@ -50,7 +50,7 @@ use crate::engine::metrics::aggregation::rows::Written;
 use crate::engine::metrics::aggregation::series::{Series, Stream};
 use crate::engine::metrics::aggregation::slab::{Slab, Slot};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings, Temporality};
-use crate::time::{Monotonic, UnixNanos};
+use crate::time::UnixNanos;
 
 pub use crate::engine::metrics::aggregation::figures::AggregationFigures;
 pub(crate) use crate::engine::metrics::aggregation::figures::{Notice, OverflowLimit};
@@ -112,8 +112,6 @@ pub(crate) struct Aggregation {
     /// The time of the collection that began last.
     last: Option<UnixNanos>,
     running: Option<Running>,
-    /// A collection that is to begin when the running one is over.
-    waiting: Option<(UnixNanos, Monotonic)>,
     counters: Counters,
     written: Written,
 }
@@ -164,7 +162,6 @@ impl Aggregation {
             next_number: 0,
             last: None,
             running: None,
-            waiting: None,
             counters: Counters::default(),
             written: Written::default(),
         }

@@ -78,8 +78,6 @@ pub(crate) struct Verdict {
     pub(crate) has_eligible: bool,
     /// It had nothing but measurements that are not finite, and makes nothing.
     pub(crate) is_not_finite: bool,
-    /// All that it would have become is switched off by rules.
-    pub(crate) is_ruled_out: bool,
 }
 
 /// What became of an event beside its metrics.
@@ -328,8 +326,6 @@ fn hand_on(
         verdict.measured += 1;
     }
     plan.counts.points += u64::from(verdict.measured);
-    verdict.is_ruled_out =
-        verdict.measured == 0 && verdict.ruled_out > 0 && verdict.not_finite == 0 && verdict.no_room == 0;
     verdict
 }
 

@@ -1,8 +1,7 @@
 //! How a collection goes through all series in slices, and when series end.
 //!
 //! A collection has one time, later than that of the one before, and visits what was there when it began, in the order in
-//! which it came; what comes meanwhile waits for the next one. One that is to begin while another runs begins when that is
-//! over; of several that wait, the latest.
+//! which it came; what comes meanwhile waits for the next one. None begins while another runs.
 //!
 //! | series | cumulative sums and histograms, gauges; up-down sums always | differences |
 //! |---|---|---|
@@ -94,24 +93,19 @@ struct Making<'a> {
 }
 
 impl Aggregation {
-    /// Begins a collection of this time, or of a slightly later one where that is not after the last.
+    /// Begins a collection of this time, or of a slightly later one where that is not after the last. While one is on its
+    /// way nothing begins: the caller asks first whether one is.
     pub(crate) fn begin(&mut self, at: UnixNanos, now: Now) {
         if self.running.is_some() {
-            let at = self.waiting.map_or(at, |(waiting, _)| at.max(waiting));
-            self.waiting = Some((at, now.mono));
             return;
         }
-        self.begin_now(at, now.mono);
-    }
-
-    fn begin_now(&mut self, at: UnixNanos, mono: Monotonic) {
         let previous = self.last;
         let at = previous.map_or(at, |previous| at.max(previous.saturating_add(MIN_INTERVAL_NS)));
         self.last = Some(at);
         self.running = Some(Running {
             at,
             previous,
-            mono,
+            mono: now.mono,
             until: self.next_number,
             instance: 0,
             stream: 0,
@@ -139,7 +133,7 @@ impl Aggregation {
         while budget > 0 {
             let next = self.in_order.range(running.instance..running.until).next();
             let Some((number, slot)) = next.map(|(number, slot)| (*number, *slot)) else {
-                self.finish();
+                self.shrink();
                 return;
             };
             if running.instance != number || !running.is_inside {
@@ -152,13 +146,6 @@ impl Aggregation {
             }
         }
         self.running = Some(running);
-    }
-
-    fn finish(&mut self) {
-        self.shrink();
-        if let Some((at, mono)) = self.waiting.take() {
-            self.begin_now(at, mono);
-        }
     }
 
     fn enter(&mut self, running: &mut Running, number: u64, slot: Slot) {

@@ -75,7 +75,6 @@ pub(crate) struct AggregationHead {
     next_number: u64,
     last: Option<UnixNanos>,
     running: Option<Running>,
-    waiting: Option<(UnixNanos, Monotonic)>,
     counters: Counters,
     fingerprint: u64,
     is_delta: bool,
@@ -196,7 +195,6 @@ impl Aggregation {
             next_number: self.next_number,
             last: self.last,
             running: self.running.clone(),
-            waiting: self.waiting,
             counters: self.counters.clone(),
             fingerprint: self.rules.fingerprint,
             is_delta: self.rules.temporality == Temporality::Delta,
@@ -294,7 +292,7 @@ impl AggregationRows {
     ) -> (Aggregation, u64) {
         let mut own = Aggregation::new(settings, reorder_window);
         own.next_number = head.next_number;
-        (own.last, own.running, own.waiting) = (head.last, head.running, head.waiting);
+        (own.last, own.running) = (head.last, head.running);
         own.counters = head.counters;
         let mut restoring = Restoring {
             has_other_rules: own.rules.fingerprint != head.fingerprint,

@@ -352,14 +352,11 @@ fn a_rule_switches_off_and_the_event_is_ruled_out() {
     let off = MetricRule { instrument: Some(RuleInstrument::None), ..rule("debug.*") };
     let mut bench = Bench::of_rules(vec![off]);
     let counted = bench.event("debug.hit", &[], &[]);
-    assert_eq!(counted, Verdict { ruled_out: 1, is_ruled_out: true, ..Verdict::default() });
+    assert_eq!(counted, Verdict { ruled_out: 1, ..Verdict::default() });
     let measured = bench.event("debug.hit", &[("bytes", Int(1))], &[]);
-    assert_eq!(
-        measured,
-        Verdict { ruled_out: 1, has_eligible: true, is_ruled_out: true, ..Verdict::default() }
-    );
+    assert_eq!(measured, Verdict { ruled_out: 1, has_eligible: true, ..Verdict::default() });
     let span = bench.span("debug.run.stop", &[], 1);
-    assert!(span.is_ruled_out);
+    assert_eq!((span.measured, span.ruled_out), (0, 1));
     assert!(bench.made.is_empty());
 }
 
@@ -379,8 +376,8 @@ fn conditions_are_on_metadata() {
     ] {
         let verdict = bench.event("a.b", &[("bytes", Int(1))], metadata);
         assert_eq!(
-            (verdict.measured == 1, verdict.is_ruled_out),
-            (is_measured, !is_measured),
+            (verdict.measured, verdict.ruled_out),
+            (u32::from(is_measured), u32::from(!is_measured)),
             "{metadata:?}"
         );
     }
@@ -388,7 +385,7 @@ fn conditions_are_on_metadata() {
     let of_span = [("model", text("gpt-4")), ("snakepit.tool", text("t"))];
     assert_eq!(bench.span("a.b.stop", &of_span, 1).measured, 1);
     let failed = [of_span[0], of_span[1], ("error.type", text("Cancelled"))];
-    assert!(bench.span("a.b.stop", &failed, 1).is_ruled_out);
+    assert_eq!(bench.span("a.b.stop", &failed, 1).ruled_out, 1);
 }
 
 #[test]

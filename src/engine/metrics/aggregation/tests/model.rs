@@ -88,7 +88,6 @@ pub(super) struct Model {
     serial: usize,
     last: Option<i64>,
     running: Option<Collection>,
-    waiting: Option<(i64, u64)>,
 }
 
 fn of<T>(list: &mut [(usize, T)], serial: usize) -> Option<&mut T> {
@@ -100,7 +99,7 @@ pub(super) type Offered = (usize, usize, usize);
 
 impl Model {
     pub(super) fn new(settings: MetricSettings) -> Self {
-        Self { settings, instances: Vec::new(), serial: 0, last: None, running: None, waiting: None }
+        Self { settings, instances: Vec::new(), serial: 0, last: None, running: None }
     }
 
     fn serial(&mut self) -> usize {
@@ -231,8 +230,6 @@ impl Model {
 
     pub(super) fn begin(&mut self, at: i64, mono: u64) {
         if self.running.is_some() {
-            let at = self.waiting.map_or(at, |(waiting, _)| at.max(waiting));
-            self.waiting = Some((at, mono));
             return;
         }
         let at = self.last.map_or(at, |last| at.max(last + 1_000_000));
@@ -267,11 +264,7 @@ impl Model {
         let Some(mut running) = self.running.take() else { return said };
         loop {
             let Some(step) = running.steps.front().copied() else {
-                if budget > 0 {
-                    if let Some((at, mono)) = self.waiting.take() {
-                        self.begin(at, mono);
-                    }
-                } else {
+                if budget == 0 {
                     self.running = Some(running);
                 }
                 return said;
