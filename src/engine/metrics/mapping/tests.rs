@@ -249,6 +249,21 @@ fn one_quantity_in_two_units_counts_once_and_a_named_instrument_takes_several() 
     bench.span("call.stop", &[("duration_ms", AttributeValue::Int(2))], 2_000_000);
     bench.event("a.b", &[("wait_ms", Int(2)), ("wait_us", Int(2_000))], &[]);
     assert_eq!(bench.made, ["call.duration [s] histogram/17 0.002 {}", "a.b.wait [s] histogram/17 0.002 {}"]);
+    for (first, second) in [
+        ("duration", "duration_seconds"),
+        ("rss_mb", "rss_bytes"),
+        ("rss_bytes", "rss_mb"),
+        ("latency_ms", "latency_seconds"),
+        ("total.loss", "total_loss"),
+    ] {
+        let mut bench = Bench::new();
+        let verdict = bench.event("a.b", &[(first, Int(2)), (second, Int(3)), ("other", Int(1))], &[]);
+        assert_eq!((verdict.measured, bench.made.len()), (2, 2), "{first} and {second}");
+        let reports = bench.mapping.explain();
+        let repeated: Vec<_> = reports[0].becomes.iter().filter(|one| one.repeated > 0).collect();
+        assert_eq!(repeated.len(), 1);
+        assert_eq!((&*repeated[0].measurement, repeated[0].repeated), (second, 1));
+    }
     let named = |measurement: &str| MetricRule {
         measurement: Some(measurement.to_owned()),
         name: Some("tokens".to_owned()),
