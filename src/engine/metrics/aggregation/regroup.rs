@@ -59,6 +59,7 @@ impl Aggregation {
         let mut moved = Stream::new(other.number(), instance, stream.instrument.clone());
         moved.is_questioned = stream.is_questioned;
         moved.is_retired = stream.is_retired;
+        moved.after = stream.after;
         let moved = other.put_stream(moved);
         for series in all {
             self.move_series(series, other, moved);

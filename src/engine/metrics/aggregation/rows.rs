@@ -92,6 +92,7 @@ struct InstanceRow {
 struct StreamRow {
     instance: u64,
     instrument: Arc<Instrument>,
+    after: Option<UnixNanos>,
     is_questioned: bool,
     is_retired: bool,
 }
@@ -232,6 +233,7 @@ impl Aggregation {
         let row = StreamRow {
             instance: instance.number,
             instrument: Arc::clone(&stream.instrument),
+            after: stream.after,
             is_questioned: stream.is_questioned,
             is_retired: stream.is_retired,
         };
@@ -349,9 +351,13 @@ impl Restoring {
     fn stream(&mut self, number: u64, row: StreamRow) -> Option<()> {
         let instance =
             self.instances.get(&row.instance).copied().filter(|_| number < self.own.next_number)?;
+        if !row.is_retired && self.own.named_streams(instance, &row.instrument) != [None; 2] {
+            return None;
+        }
         let mut stream = Stream::new(number, instance, self.shared(row.instrument));
         stream.is_questioned = row.is_questioned || self.has_other_rules;
         stream.is_retired = row.is_retired;
+        stream.after = row.after;
         let slot = self.own.put_stream(stream);
         self.streams.insert(number, slot);
         Some(())

@@ -204,6 +204,48 @@ fn one_name_with_another_unit_or_kind_is_a_conflict_that_is_said_once() {
 }
 
 #[test]
+fn what_prometheus_would_take_for_one_is_a_conflict() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let id = bench.attach("w");
+    let counter = |name: &str, unit: &str| instrument(name, unit, Kind::Counter);
+    let pairs = [
+        (histogram("x.duration", &[1.0]), histogram("x.duration_seconds", &[1.0])),
+        (instrument("x.rss_bytes", "By", Kind::Gauge), instrument("x.rss", "By", Kind::Gauge)),
+        (counter("x.cache.hit.count", "{hit}"), counter("x.cache_hit.count", "{cache_hit}")),
+        (counter("y", ""), counter("y.total", "")),
+        (instrument("z", "1", Kind::Gauge), instrument("z.ratio", "", Kind::Gauge)),
+    ];
+    for (first, second) in &pairs {
+        assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
+        assert_eq!(bench.count(id, second), Recorded::Conflict, "{second:?}");
+        assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
+    }
+    let figures = bench.own.figures();
+    assert_eq!((figures.conflicts, figures.instruments), (5, 5));
+    assert_eq!(bench.own.take_notices().len(), 5, "each is said");
+    // A third that is in conflict with two of them.
+    assert!(matches!(bench.count(id, &instrument("x", "By", Kind::Gauge)), Recorded::Series(_)));
+    assert_eq!(bench.count(id, &instrument("x.duration", "By", Kind::Gauge)), Recorded::Conflict);
+}
+
+#[test]
+fn an_exemplar_is_not_older_than_the_collection_before() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let durations = histogram("durations", &[1.0]);
+    let id = bench.attach("w");
+    bench.now = 1.0;
+    let Recorded::Series(series) = bench.record(id, &durations, Number::Float(0.5), &[]) else { panic!() };
+    let mut times = Vec::new();
+    for (offered, at) in [(1.5, 10.0), (2.0, 20.0), (9.0, 30.0), (31.0, 40.0)] {
+        bench.own.offer(id, series, Number::Float(0.5), wall(offered), None);
+        let made = bench.collect(at);
+        let Points::Histogram(points) = &made[0].points else { panic!("{made:?}") };
+        times.push(points[0].exemplars[0].time);
+    }
+    assert_eq!(times, [1.5, 10.001, 20.001, 31.0].map(wall));
+}
+
+#[test]
 fn a_number_that_means_another_instrument_now_is_found_out() {
     let mut bench = Bench::new(&MetricSettings::default());
     let id = bench.attach("w");
