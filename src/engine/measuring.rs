@@ -1,7 +1,7 @@
 //! What a worker's events and spans are measured as, and which measurements lead to their trace.
 //!
-//! A worker takes part in an instance of the metrics from its first measurement on, under the id and the pool that are shown
-//! then, and until it is lost; whatever is still made of a worker that is lost is measured without it staying.
+//! A worker takes part in an instance of the metrics from its first measurement on, or from its first stream on where a process
+//! before it has made one, under the id and the pool that are shown then, and until it is lost; whatever is still made of a worker that is lost is measured without it staying.
 //!
 //! | filter of exemplars | a measurement of an event | of a finished span |
 //! |---|---|---|
@@ -121,13 +121,18 @@ impl Taker<'_> {
 
 impl Attach<'_> {
     fn to(&mut self, aggregation: &mut Aggregation) -> InstanceId {
+        let (key, described) = self.who();
+        aggregation.attach(key, described, self.next_source)
+    }
+
+    fn who(&self) -> (InstanceKey, Described) {
         let key = InstanceKey { node: self.key.node.clone(), worker_id: self.shown.worker_id.clone() };
         let described = Described {
             pool: self.shown.pool.clone(),
             host: self.identity.host.clone(),
             same_host: self.identity.same_host,
         };
-        aggregation.attach(key, described, self.next_source)
+        (key, described)
     }
 }
 
@@ -182,6 +187,19 @@ impl WorkerState {
         let instance = self.instance.and_then(|instance| moved.get(&instance).copied());
         self.instance =
             instance.filter(|instance| metrics.is_some_and(|metrics| metrics.aggregation.rejoin(*instance)));
+    }
+
+    /// It has a stream: the series of a process before it wait for its first measurement, however late that is.
+    pub(crate) fn join_again(&mut self, cx: &mut Shared<'_>) {
+        let Some(metrics) = cx.metrics.as_deref_mut().filter(|_| self.instance.is_none()) else { return };
+        let attach = Attach {
+            key: &self.key,
+            identity: &self.identity,
+            shown: &self.shown,
+            next_source: cx.next_source,
+        };
+        let (key, described) = attach.who();
+        self.instance = metrics.aggregation.attach_again(key, described, attach.next_source);
     }
 
     /// Measures a standalone event. `waits` says that it may belong to a span.

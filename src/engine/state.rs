@@ -183,6 +183,7 @@ impl WorkerState {
             self.detach(cx);
         }
         self.identity = identity;
+        self.join_again(cx);
         if *self.policy != *policy {
             self.observation = Observation::default();
         }

@@ -419,6 +419,41 @@ fn a_replaced_process_goes_on_with_the_series() {
 }
 
 #[test]
+fn a_process_that_takes_long_to_begin_goes_on_with_the_series_of_the_one_before() {
+    let mut bench = bench();
+    bench.send(&event("cache", 0).int("hits", 1).meta("pool_name", "p")).measured();
+    let source = std::sync::Arc::clone(&bench.metrics[0].source);
+    bench.disconnect(StreamId(1));
+    bench.pass(Duration::from_secs(4));
+    let other = StreamId(2);
+    bench.handle(Input::StreamOpened {
+        stream: other,
+        worker: snakepit_otel_bridge::worker::WorkerKey { pid: Some(4712), ..super::bench_worker::key() },
+        identity: std::sync::Arc::new(snakepit_otel_bridge::worker::Identity {
+            id_by_header: true,
+            same_host: true,
+            ..snakepit_otel_bridge::worker::Identity::default()
+        }),
+        policy: std::sync::Arc::default(),
+    });
+    bench.handle(Input::Superseded { worker: super::bench_worker::key() });
+    // It loads a model, and measures nothing yet.
+    for _ in 0..6 {
+        bench.pass(Duration::from_secs(60)).measured();
+        assert_eq!(only(&bench, "cache.hits").2.to_string(), "1");
+        assert!(std::sync::Arc::ptr_eq(&bench.metrics[0].source, &source), "its pool is not forgotten");
+    }
+    bench.send_on(other, &event("cache", 0).int("hits", 1).meta("pool_name", "p")).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "2");
+    assert_eq!(bench.metrics[0].source.serial, source.serial);
+    bench.disconnect(other);
+    bench.pass(Duration::from_secs(60)).measured();
+    bench.pass(Duration::from_secs(60)).measured();
+    bench.pass(Duration::from_secs(60)).measured();
+    assert_eq!(bench.engine.metric_figures().instances, 0, "who attached early is detached as well");
+}
+
+#[test]
 fn a_lost_worker_departs_and_nothing_is_left_of_it() {
     let mut bench = bench();
     bench.send(&event("cache", 0).int("hits", 1));
