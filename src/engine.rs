@@ -167,15 +167,15 @@ pub enum Warning {
         /// How many spans so far.
         spans: u64,
     },
-    /// Two instruments have one name, and only the first is exported.
+    /// Two instruments have one name, or one in Prometheus, and only the first is exported.
     InstrumentConflict {
         /// The worker where it showed first, as shown.
         instance: String,
-        /// The name.
+        /// The name of the one that stays.
         name: Arc<str>,
-        /// Kind and unit of the one that stays.
+        /// Its kind and unit.
         kept: String,
-        /// Of the other, whose measurements are lost.
+        /// Those of the other, whose measurements are lost, and its name where that is another.
         refused: String,
     },
     /// An instrument of a worker has as many series as it may have: what is beyond is in one, and cannot be told apart.
@@ -555,7 +555,11 @@ fn warning(notice: Notice) -> Warning {
             instance: source.instance_id(),
             name: Arc::clone(&kept.name),
             kept: kept.form(),
-            refused: refused.form(),
+            refused: if refused.name == kept.name {
+                refused.form()
+            } else {
+                format!("{} named {}", refused.form(), refused.name)
+            },
         },
         Notice::Overflow { source, instrument, limit } => Warning::SeriesOverflow {
             instance: source.instance_id(),

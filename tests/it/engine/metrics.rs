@@ -126,6 +126,19 @@ fn a_conflict_is_told_once_and_its_measurement_is_lost() {
 }
 
 #[test]
+fn names_that_are_one_in_prometheus_are_in_conflict_and_both_are_told() {
+    let mut bench = bench();
+    bench.send(&event("cache.hit", 0)).send(&event("cache_hit", 0)).send(&event("cache.hit", 0)).measured();
+    assert_eq!(bench.ledger().notes.measurements_conflict, 1);
+    assert_eq!(only(&bench, "cache.hit.count").2.to_string(), "2");
+    let [Output::Warning(Warning::InstrumentConflict { name, refused, .. })] = &bench.others[..] else {
+        panic!("{:#?}", bench.others)
+    };
+    assert_eq!(&**name, "snakepit.python.cache.hit.count");
+    assert_eq!(refused, "counter in {cache_hit} named snakepit.python.cache_hit.count");
+}
+
+#[test]
 fn a_rule_that_makes_nothing_leaves_the_event_without_a_metric() {
     let mut bench = measuring(|metrics| {
         metrics.rules = vec![MetricRule {
