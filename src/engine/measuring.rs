@@ -26,7 +26,7 @@ use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something
 use crate::engine::metrics::measured::{Measured, Weight};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings};
 use crate::engine::naming::Name;
-use crate::engine::sampler::Question;
+use crate::engine::sampler::{Question, Sampler};
 use crate::engine::settings::Settings;
 use crate::engine::span::{Span, SpanId, TraceId};
 use crate::engine::state::{Presence, Shared, WorkerState};
@@ -321,23 +321,27 @@ impl Shared<'_> {
         (filter != ExemplarFilter::TraceBased || self.settings.sampler.is_some()).then_some(filter)
     }
 
-    /// Offers the measurements of an event that has joined a span with this context, whose parent may be remote; or that
-    /// belongs to none.
-    pub(crate) fn offer_event(&mut self, tickets: &[Ticket], span: Option<(&SpanContext, bool)>) {
+    /// Offers the measurements of an event that belongs to a span with this context, of which it is known or not whether its
+    /// parent is remote; or that belongs to none.
+    pub(crate) fn offer_event(&mut self, tickets: &[Ticket], span: Option<(&SpanContext, Option<bool>)>) {
         if tickets.is_empty() {
             return;
         }
         let is_kept = match (self.exemplars(), span) {
             (Some(ExemplarFilter::AlwaysOn), _) => true,
             (Some(ExemplarFilter::TraceBased), Some((context, is_remote))) => {
-                let question = Question {
+                let question = |is_remote| Question {
                     trace_id: context.trace_id,
                     is_decided: context.flags.is_decided(),
                     is_sampled: context.flags.is_sampled(),
                     is_remote,
                     trace_state: context.state.as_deref(),
                 };
-                self.settings.sampler.as_ref().is_some_and(|sampler| sampler.keeps_trace(&question))
+                let keeps = |sampler: &Sampler| match is_remote {
+                    Some(is_remote) => sampler.keeps_trace(&question(is_remote)),
+                    None => [false, true].into_iter().all(|remote| sampler.keeps_trace(&question(remote))),
+                };
+                self.settings.sampler.as_ref().is_some_and(keeps)
             }
             (Some(ExemplarFilter::TraceBased), None) | (Some(ExemplarFilter::AlwaysOff) | None, _) => false,
         };
