@@ -200,8 +200,8 @@ impl WorkerState {
         let time = cx.credible(event.timestamp_ns);
         let mut tickets = Vec::new();
         let kept = wants_tickets.then_some(&mut tickets);
-        let measured =
-            self.measure(cx, &name.emitted, time, kept, |mapping, take| mapping.event(name, event, take));
+        let measured = self
+            .measure(cx, &name.emitted, [time; 2], kept, |mapping, take| mapping.event(name, event, take));
         let Some((verdict, made)) = measured else {
             let is_happening = cx.record_reader.is_some() && !measures_something(event);
             return Measurements { otherwise: Some(without_metrics(event)), is_happening, tickets };
@@ -239,30 +239,34 @@ impl WorkerState {
                 mapping.incomplete(reason, name, take);
                 Verdict::default()
             };
-            self.measure(cx, "", end, None, count);
+            self.measure(cx, "", [end; 2], None, count);
             return tickets;
         }
         let kept = cx.exemplars().is_some_and(|filter| filter != ExemplarFilter::AlwaysOff);
         let kept = kept.then_some(&mut tickets);
         let duration = end.since(finished.start);
-        self.measure(cx, &name.emitted, end, kept, |mapping, take| {
+        // Whether it is sampled was decided at its start.
+        self.measure(cx, &name.emitted, [finished.start, end], kept, |mapping, take| {
             mapping.span(name, &finished.attributes, duration, take)
         });
         tickets
     }
 
-    /// Records what the mapping makes, weighted by the share of events of this dotted name that the worker sends; of none,
-    /// as it is. `None` where no metrics are made.
+    /// Records what the mapping makes at the second time, weighted by the share of events of this dotted name that the worker
+    /// sent at the first; of none, as it is. `None` where no metrics are made.
     fn measure(
         &mut self,
         cx: &mut Shared<'_>,
         emitted: &str,
-        time: UnixNanos,
+        [sampled_at, time]: [UnixNanos; 2],
         tickets: Option<&mut Vec<Ticket>>,
         map: impl FnOnce(&mut Mapping, &mut dyn FnMut(&Measured<'_>)) -> Verdict,
     ) -> Option<(Verdict, Made)> {
         let Metrics { mapping, aggregation } = cx.metrics.as_deref_mut()?;
-        let weight = if emitted.is_empty() { Weight::ONE } else { self.weight(emitted) };
+        let weight = match emitted {
+            "" => Weight::ONE,
+            _ => self.weight(emitted, sampled_at, cx.settings.reorder_window),
+        };
         let mut taker = Taker {
             aggregation,
             instance: &mut self.instance,
