@@ -124,7 +124,7 @@ pub enum Input<'a, 'e> {
     /// A collection of all metrics begins: every point of it has this time, or for a gauge one since the collection before.
     /// The points are made by [`Input::CollectMore`], a part at a time, so that events need not wait for all of them.
     Collect {
-        /// The bridge's wall clock; later than that of the collection before.
+        /// The bridge's wall clock; later than that of the collection before, or earlier by more than [`MAX_AHEAD_NS`].
         at: UnixNanos,
     },
     /// Makes the next points of the collection that has begun, at most [`COLLECT_POINTS`].
@@ -234,6 +234,10 @@ pub struct Engine {
 /// Points that are made in one turn: a fraction of a millisecond's work.
 pub const COLLECT_POINTS: usize = 256;
 
+/// So far, in nanoseconds, the time of the last collection may be ahead of the wall clock: Prometheus takes no points that are
+/// further ahead. Beyond, the clock was wrong once, and the times of collections go back to it.
+pub const MAX_AHEAD_NS: i64 = 600 * 1_000_000_000;
+
 /// Lost workers that are remembered for the ends that may still come.
 const MAX_REMEMBERED_WORKERS: usize = 10_000;
 
@@ -322,7 +326,7 @@ impl Engine {
         self.metrics.as_ref().map(|metrics| metrics.mapping.explain()).unwrap_or_default()
     }
 
-    /// The time of the last collection that began, ever; that of the next one must be later.
+    /// The time of the last collection that began; that of the next one is to be as [`Input::Collect`] says.
     #[must_use]
     pub fn last_collection(&self) -> Option<UnixNanos> {
         self.metrics.as_ref().and_then(|metrics| metrics.aggregation.last_collection())

@@ -14,7 +14,7 @@ use snakepit_otel_bridge::engine::record::Severity;
 use snakepit_otel_bridge::engine::sampler::{Exceptions, Sampler, SamplerSettings};
 use snakepit_otel_bridge::engine::{Input, Output, Settings, StreamId, Warning};
 
-use super::bench_worker::{Bench, EPOCH, MS, SECOND, Sent, event, start, stop};
+use super::bench_worker::{Bench, EPOCH, MS, SECOND, STREAM, Sent, event, start, stop};
 
 pub(super) fn everything(settings: &mut Settings) {
     settings.metrics = Some(MetricSettings::default());
@@ -369,7 +369,9 @@ fn measurements_of_a_worker_that_is_seen_to_sample_stand_for_others() {
     assert_eq!(only(&bench, "cache.hits").2.to_string(), "1", "nothing is known yet");
     half_torn(&mut bench, 128);
     assert_eq!(bench.engine.workers(bench.now())[0].observed, Observed::Honoured);
-    bench.send(&event("cache", 0).int("hits", 1)).send(&event("queue", 0).int("queue_depth", 4)).measured();
+    let later = 2 * SECOND;
+    bench.send(&event("cache", later).int("hits", 1)).send(&event("queue", later).int("queue_depth", 4));
+    bench.measured();
     assert_eq!(only(&bench, "cache.hits").2.to_string(), "3");
     assert_eq!(only(&bench, "queue.queue_depth").2.to_string(), "4", "never gauges");
     bench.restart();
@@ -403,8 +405,27 @@ fn a_worker_that_samples_whole_spans_is_taken_at_its_word() {
         policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.25).unwrap();
     });
     assert_eq!(bench.engine.workers(bench.now())[0].observed, Observed::NoEvidence);
-    bench.send(&event("cache", 0).int("hits", 1)).measured();
-    assert_eq!(only(&bench, "cache.hits").2.to_string(), "4");
+    let hit = |at| event("cache", at).int("hits", 1);
+    // What had waited in the worker was emitted when it sampled nothing yet.
+    bench.pass(Duration::from_secs(1)).send(&hit(-5 * SECOND)).send(&hit(499 * MS)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "2");
+    bench.send(&hit(500 * MS)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "6");
+    // A span is sampled at its start.
+    for (operation, began) in [("early", 400 * MS), ("late", 600 * MS)] {
+        bench.send(&start(operation, began)).send(&stop(operation, began, 300 * MS));
+    }
+    bench.settled();
+    bench.measured();
+    assert_eq!((only(&bench, "early.duration").1, only(&bench, "late.duration").1), (1, 4));
+    // The same process knows the share although its stream is another one.
+    bench.disconnect(STREAM);
+    bench.connect(STREAM);
+    bench.send(&hit(4 * SECOND)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "10");
+    bench.policy(|policy| policy.blocked_events = vec!["secret".to_owned()]);
+    bench.send(&hit(4 * SECOND)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "11", "the policy is another");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::MAX_AHEAD_NS;
 use crate::engine::attributes::Attributes;
 use crate::engine::metrics::aggregation::series::{OVERFLOW, Series};
 use crate::engine::metrics::aggregation::slab::Slot;
@@ -100,13 +101,16 @@ struct Making<'a> {
 }
 
 impl Aggregation {
-    /// Begins a collection of this time, or of a slightly later one where that is not after the last. While one is on its
-    /// way nothing begins: the caller asks first whether one is.
+    /// Begins a collection of this time, or of a slightly later one where that is not after the last. Where it is far before
+    /// the last, a wrong clock was put right: times go on from here, and no start is behind them. While one is on its way
+    /// nothing begins: the caller asks first whether one is.
     pub(crate) fn begin(&mut self, at: UnixNanos, now: Now) {
         if self.running.is_some() {
             return;
         }
-        let previous = self.last;
+        let previous = self.last.map(|last| {
+            if last.since(at) > MAX_AHEAD_NS { at.saturating_sub(MIN_INTERVAL_NS) } else { last }
+        });
         let at = previous.map_or(at, |previous| at.max(previous.saturating_add(MIN_INTERVAL_NS)));
         self.last = Some(at);
         self.running = Some(Running {

@@ -273,8 +273,10 @@ impl Model {
         if self.running.is_some() {
             return;
         }
-        let at = self.last.map_or(at, |last| at.max(last + 1_000_000));
-        let since = self.last.map_or(at - 300_000_000_000, |last| last + 1_000_000);
+        let is_far_ahead = |last: i64| last > at + 600_000_000_000;
+        let last = self.last.map(|last| if is_far_ahead(last) { at - 1_000_000 } else { last });
+        let at = last.map_or(at, |last| at.max(last + 1_000_000));
+        let since = last.map_or(at - 300_000_000_000, |last| last + 1_000_000);
         self.last = Some(at);
         let mut steps = std::collections::VecDeque::new();
         for (instance, own) in &self.instances {

@@ -36,6 +36,10 @@ enum Op {
     SetBack {
         ms: i64,
     },
+    /// The clock is wrong until a collection is over.
+    WrongClock {
+        ms: i64,
+    },
     Detach {
         worker: usize,
     },
@@ -61,6 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (1..5000_u64).prop_map(|ms| Op::Wait { ms }),
         2 => (30_000..90_000_u64).prop_map(|ms| Op::Wait { ms }),
         1 => (0..20_000_i64).prop_map(|ms| Op::SetBack { ms }),
+        1 => (700_000..90_000_000_i64).prop_map(|ms| Op::WrongClock { ms }),
         3 => (0..5_usize).prop_map(|worker| Op::Detach { worker }),
         3 => any::<bool>().prop_map(|all| Op::Checkpoint { all }),
         2 => Just(Op::Restore),
@@ -115,6 +120,8 @@ struct Run {
     mono_ms: u64,
     wall_ms: i64,
     said: Vec<Said>,
+    /// How much was said when a wrong clock was set right.
+    set_right: Vec<usize>,
     /// What counters have taken, by worker, name and attributes.
     totals: BTreeMap<(String, String, String), f64>,
 }
@@ -132,6 +139,7 @@ impl Run {
             mono_ms: 0,
             wall_ms: 0,
             said: Vec::new(),
+            set_right: Vec::new(),
             totals: BTreeMap::new(),
         }
     }
@@ -181,6 +189,14 @@ impl Run {
                 self.wall_ms += ms as i64;
             }
             Op::SetBack { ms } => self.wall_ms -= ms,
+            Op::WrongClock { ms } => {
+                self.step(&Op::CollectAll);
+                self.wall_ms += ms;
+                self.step(&Op::Begin);
+                self.step(&Op::CollectAll);
+                self.wall_ms -= ms;
+                self.set_right.push(self.said.len());
+            }
             Op::Detach { worker } => {
                 if let Some(id) = self.attached[worker].take() {
                     self.each(|own, _| own.detach(id));
@@ -344,12 +360,18 @@ impl Run {
     /// What must hold of every series' points, whatever they are. What Prometheus has one name for is one series.
     fn laws(&self) {
         let mut last: BTreeMap<(&str, &str, &str), &Said> = BTreeMap::new();
-        for said in &self.said {
+        for (at, said) in self.said.iter().enumerate() {
+            // What was said at a wrong time is no earlier point of a series.
+            if self.set_right.contains(&at) {
+                last.clear();
+            }
             let place = (&said.worker[..], &said.in_prometheus[..], &said.attributes[..]);
             let before = last.insert(place, said);
             let is_gauge = said.name == "last";
             assert!(is_gauge || said.start < said.time, "{said:?}");
-            let Some(before) = before else { continue };
+            // Set back a little, a clock may be far behind only then.
+            let is_earlier = |before: &&Said| before.time - said.time < 600_000_000_000;
+            let Some(before) = before.filter(is_earlier) else { continue };
             assert!(before.time < said.time, "times ascend: {before:?}, {said:?}");
             if is_gauge {
                 continue;
@@ -405,8 +427,11 @@ proptest! {
         let mut run = Run::new(settings(is_delta));
         let unweighted = |op: &Op| {
             let mut op = op.clone();
-            if let Op::Record { weight, .. } = &mut op {
-                *weight = 0;
+            match &mut op {
+                Op::Record { weight, .. } => *weight = 0,
+                // Cumulative series keep what they have, and get another start.
+                Op::WrongClock { .. } => op = Op::CollectAll,
+                _ => {}
             }
             op
         };

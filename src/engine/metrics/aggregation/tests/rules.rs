@@ -34,6 +34,35 @@ fn cumulative_sums_repeat_and_keep_their_start() {
 }
 
 #[test]
+fn after_a_wrong_clock_times_go_back_and_values_stay() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let (calls, last) = (instrument("calls", "", Kind::Counter), instrument("last", "", Kind::Gauge));
+    let id = bench.attach("w");
+    bench.now = 1.0;
+    bench.count(id, &calls);
+    bench.collect(10.0);
+    bench.record(id, &last, INT(7), &[]);
+    bench.own.begin(wall(100_000.0), now(11.0));
+    bench.own.collect(1000, &mut drop);
+    assert_eq!(bench.own.last_collection(), Some(wall(100_000.0)));
+    bench.record(id, &calls, INT(1), &[("a", "x")]);
+    let made = bench.collect(20.0);
+    let just_before = 20.0 - 1e-9;
+    assert_eq!(
+        numbers(&made),
+        [
+            ("calls".into(), 1.0, 20.0, Some(INT(1))),
+            ("calls".into(), just_before, 20.0, Some(INT(1))),
+            ("last".into(), 20.0, 20.0, Some(INT(7))),
+        ]
+    );
+    // A little ahead is no reason: points of a time that was sent come no second time.
+    let times = |made: &[Metric]| numbers(made)[0].2;
+    assert!((times(&bench.collect(620.0)) - 620.0).abs() < 1e-6);
+    assert!((times(&bench.collect(20.0)) - 620.001).abs() < 1e-6);
+}
+
+#[test]
 fn differences_abut_and_come_only_when_measured() {
     let mut bench = Bench::delta();
     let calls = instrument("calls", "", Kind::Counter);
