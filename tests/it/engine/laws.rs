@@ -396,8 +396,11 @@ impl World {
         })
     }
 
-    /// Makes all points of now.
+    /// Makes all points of now, once those of before are made.
     pub(super) fn collect(&mut self) {
+        while self.engine.is_collecting() {
+            self.handle(Input::CollectMore);
+        }
         self.handle(Input::Collect { at: self.now.wall });
         while self.engine.is_collecting() {
             self.handle(Input::CollectMore);
