@@ -146,7 +146,7 @@ impl Instance {
         }
     }
 
-    fn id(&self, slot: Slot) -> InstanceId {
+    pub(super) fn id(&self, slot: Slot) -> InstanceId {
         InstanceId { slot, generation: generation(self.number) }
     }
 }
