@@ -297,9 +297,13 @@ impl WorkerState {
         }
         let mut is_changed = false;
         for (key, value) in &event.metadata {
+            // Rules cost more than names, and a worker that is only measured is asked with each event.
+            let is_about_it = matches!(*key, "worker_id" | "pool_name" | "python_pid" | "pid");
+            if !is_about_it || value.is_empty() || cx.reader.redacts(key) {
+                continue;
+            }
             let value = crate::engine::metadata::truncated(value, MAX_SHOWN_BYTES);
             match *key {
-                _ if value.is_empty() || cx.reader.redacts(key) => {}
                 "worker_id" if !self.identity.id_by_header && *self.shown.worker_id != *value => {
                     self.shown.worker_id = Arc::from(value);
                     is_changed = true;

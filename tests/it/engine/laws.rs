@@ -499,42 +499,37 @@ proptest! {
     }
 
     /// Every standalone event is in one point, and every span in one point of a duration or of the incomplete ones, whatever
-    /// was collected when: differences add up, and so do those of cumulative points.
+    /// was collected when: differences add up, and so do the last points of all that has a start of its own.
     #[test]
     fn points_add_up_to_the_events(
         settings in signals(),
+        is_delta: bool,
         steps in prop::collection::vec(step(), 0..120),
     ) {
         let metrics = MetricSettings {
+            temporality: if is_delta { Temporality::Delta } else { Temporality::Cumulative },
             max_instruments_per_worker: 1000,
             ..settings.metrics.clone().unwrap_or_default()
         };
         let mut world = World::played(&Settings { metrics: Some(metrics), ..settings }, &steps, true);
         world.collect();
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-        // Start and value of the last point of each cumulative series: with the same start the next one goes on.
-        let mut last: BTreeMap<(String, String, String), (i64, f64)> = BTreeMap::new();
+        let mut so_far: BTreeMap<_, f64> = BTreeMap::new();
         for metric in world.metrics() {
             let name = metric.instrument.name.strip_prefix("snakepit.python.").expect("the prefix");
             // Spans have hits of their own.
-            let (of, measurement) = name.rsplit_once('.').expect("an event and a measurement");
-            if measurement == "hits" && !of.ends_with("note") {
+            let (of, last) = name.rsplit_once('.').expect("an event and a measurement");
+            if last == "hits" && !of.ends_with("note") {
                 continue;
             }
             for (attributes, measured) in measured_points(&metric.points) {
+                // The last point of a series says nothing but that it ends.
+                let Some(value) = measured.value else { continue };
                 let is_histogram = matches!(metric.points, Points::Histogram(_));
-                let value = if is_histogram { f64::from(u32::try_from(measured.count).expect("few")) } else { measured.value.unwrap_or(0.0) };
-                let place = (metric.source.worker_id.to_string(), name.to_owned(), attributes);
-                let before = match metric.temporality {
-                    Temporality::Cumulative if measured.value.is_none() && measured.count == 0 => value,
-                    Temporality::Cumulative => {
-                        let before = last.insert(place, (measured.start, value));
-                        before.filter(|(start, _)| *start == measured.start).map_or(0.0, |(_, value)| value)
-                    }
-                    Temporality::Delta => 0.0,
-                };
-                prop_assert!(before <= value, "{measured:?} after {before}");
-                *sums.entry(measurement).or_default() += value - before;
+                let value = if is_histogram { f64::from(u32::try_from(measured.count).expect("few")) } else { value };
+                let series = (metric.source.instance_id(), name, attributes, measured.start);
+                let before = so_far.insert(series, value).filter(|_| !is_delta);
+                *sums.entry(last).or_default() += value - before.unwrap_or(0.0);
             }
         }
         let sum = |name: &str| sums.get(name).copied().unwrap_or(0.0);

@@ -429,6 +429,31 @@ fn a_worker_that_samples_whole_spans_is_taken_at_its_word() {
 }
 
 #[test]
+fn a_limit_on_spans_attributes_keeps_nothing_from_being_measured() {
+    let mut bench = Bench::with(
+        |settings| {
+            everything(settings);
+            settings.limits.max_attributes = 2;
+            settings.limits.max_attribute_value_chars = Some(3);
+        },
+        |_, _| {},
+    );
+    let mut begun = start("a", 0).meta("tool", "search");
+    for key in ["x", "y"] {
+        begun = begun.meta(key, "long");
+    }
+    bench.send(&begun).send(&stop("a", 0, MS).meta("tool", "search").int("tokens", 512));
+    let span = bench.only_span();
+    let shown: Vec<_> = span.attributes.iter().collect();
+    let kept =
+        [("snakepit.event", AttributeValue::Text("[:s")), ("snakepit.tool", AttributeValue::Text("sea"))];
+    assert_eq!(shown, kept);
+    assert_eq!((span.attributes.dropped(), bench.ledger().notes.attributes_cut), (3, 5));
+    bench.measured();
+    assert_eq!(only(&bench, "a.tokens"), ("snakepit.tool=search".to_owned(), 1, 512.0));
+}
+
+#[test]
 fn a_replaced_process_goes_on_with_the_series() {
     let mut bench = bench();
     bench.send(&event("cache", 0).int("hits", 1)).measured();

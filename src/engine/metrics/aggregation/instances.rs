@@ -161,7 +161,7 @@ impl Instance {
         }
     }
 
-    fn id(&self, slot: Slot) -> InstanceId {
+    pub(super) fn id(&self, slot: Slot) -> InstanceId {
         InstanceId { slot, generation: generation(self.number) }
     }
 }

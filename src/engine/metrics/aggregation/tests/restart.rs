@@ -285,6 +285,7 @@ fn an_instance_moves_with_all_that_it_has() {
     let Points::Histogram(points) = &made[1].points else { panic!("{made:?}") };
     assert_eq!((points[0].value.as_ref().map(|value| value.count), points[0].exemplars.len()), (Some(1), 0));
     let there = new.attach("v");
-    assert_eq!(old.own.move_instance(other, &mut new.own), None, "one with its key is there");
+    assert_eq!(old.own.move_instance(other, &mut new.own), Some(there), "one with its key is there");
+    assert_eq!(new.own.figures().expired, 1, "what cannot be told apart is not lost in silence");
     new.own.detach(there);
 }
