@@ -124,7 +124,7 @@ pub enum Input<'a, 'e> {
     /// A collection of all metrics begins: every point of it has this time, or for a gauge one since the collection before.
     /// The points are made by [`Input::CollectMore`], a part at a time, so that events need not wait for all of them.
     Collect {
-        /// The bridge's wall clock; later than that of the collection before.
+        /// The bridge's wall clock; later than that of the collection before, or earlier by more than [`MAX_AHEAD_NS`].
         at: UnixNanos,
     },
     /// Makes the next points of the collection that has begun, at most [`COLLECT_POINTS`].
@@ -167,15 +167,15 @@ pub enum Warning {
         /// How many spans so far.
         spans: u64,
     },
-    /// Two instruments have one name, and only the first is exported.
+    /// Two instruments have one name, or one in Prometheus, and only the first is exported.
     InstrumentConflict {
         /// The worker where it showed first, as shown.
         instance: String,
-        /// The name.
+        /// The name of the one that stays.
         name: Arc<str>,
-        /// Kind and unit of the one that stays.
+        /// Its kind and unit.
         kept: String,
-        /// Of the other, whose measurements are lost.
+        /// Those of the other, whose measurements are lost, and its name where that is another.
         refused: String,
     },
     /// An instrument of a worker has as many series as it may have: what is beyond is in one, and cannot be told apart.
@@ -233,6 +233,10 @@ pub struct Engine {
 
 /// Points that are made in one turn: a fraction of a millisecond's work.
 pub const COLLECT_POINTS: usize = 256;
+
+/// So far, in nanoseconds, the time of the last collection may be ahead of the wall clock: Prometheus takes no points that are
+/// further ahead. Beyond, the clock was wrong once, and the times of collections go back to it.
+pub const MAX_AHEAD_NS: i64 = 600 * 1_000_000_000;
 
 /// Lost workers that are remembered for the ends that may still come.
 const MAX_REMEMBERED_WORKERS: usize = 10_000;
@@ -322,7 +326,7 @@ impl Engine {
         self.metrics.as_ref().map(|metrics| metrics.mapping.explain()).unwrap_or_default()
     }
 
-    /// The time of the last collection that began, ever; that of the next one must be later.
+    /// The time of the last collection that began; that of the next one is to be as [`Input::Collect`] says.
     #[must_use]
     pub fn last_collection(&self) -> Option<UnixNanos> {
         self.metrics.as_ref().and_then(|metrics| metrics.aggregation.last_collection())
@@ -555,7 +559,11 @@ fn warning(notice: Notice) -> Warning {
             instance: source.instance_id(),
             name: Arc::clone(&kept.name),
             kept: kept.form(),
-            refused: refused.form(),
+            refused: if refused.name == kept.name {
+                refused.form()
+            } else {
+                format!("{} named {}", refused.form(), refused.name)
+            },
         },
         Notice::Overflow { source, instrument, limit } => Warning::SeriesOverflow {
             instance: source.instance_id(),

@@ -8,7 +8,8 @@
 //! | the bridge ends | the shards make a last one, with the last time of all |
 //!
 //! Law: times rise, by a millisecond at least, whatever the wall clock does, and across restarts: a backend takes no second
-//! point of a series for the same time, nor an older one.
+//! point of a series for the same time, nor an older one. Except where the last time is so far ahead of the clock that a backend
+//! took no point of it: then a wrong clock was put right, and times go on from there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock;
 use crate::admin::sources::CollectionFigures;
 use crate::diagnostics::gate::{Gate, QUIET_FOR};
+use crate::engine::MAX_AHEAD_NS;
 use crate::shard::{ShardMessage, Shards};
 use crate::time::{Now, UnixNanos};
 
@@ -58,11 +60,20 @@ impl Collections {
         }))
     }
 
-    /// The time of the next collection: now, or just after the last one where the clock was set back.
+    /// The time of the next collection: now, or just after the last one where the clock was set back a little.
     pub(super) fn next_time(&self) -> UnixNanos {
         let now = (self.0.clock)().wall;
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = now.max(last.saturating_add(LEAST_STEP_NS));
+        if last.since(now) > MAX_AHEAD_NS {
+            let ahead_seconds = last.since(now) / 1_000_000_000;
+            tracing::warn!(
+                ahead_seconds,
+                "the clock was far ahead when metrics were collected last: their times go back to what it shows now"
+            );
+            *last = now;
+        } else {
+            *last = now.max(last.saturating_add(LEAST_STEP_NS));
+        }
         *last
     }
 
@@ -171,6 +182,18 @@ mod tests {
         assert_eq!(at(-1), 22_000_000);
         assert_eq!(at(22_500_000), 23_000_000);
         assert_eq!(at(24_000_000), 24_000_000);
+    }
+
+    #[test]
+    fn times_go_back_to_the_clock_where_it_was_far_ahead() {
+        let (collections, wall) = collections(2 * MAX_AHEAD_NS);
+        let at = |now| {
+            wall.store(now, Ordering::Relaxed);
+            collections.next_time().0
+        };
+        assert_eq!(at(MAX_AHEAD_NS), 2 * MAX_AHEAD_NS + LEAST_STEP_NS, "so much is no wrong clock");
+        assert_eq!(at(MAX_AHEAD_NS), MAX_AHEAD_NS);
+        assert_eq!(at(MAX_AHEAD_NS), MAX_AHEAD_NS + LEAST_STEP_NS);
     }
 
     #[tokio::test(start_paused = true)]

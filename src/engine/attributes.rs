@@ -107,8 +107,9 @@ impl Attributes {
     }
 
     /// Leaves out the attributes beyond `max`, counted, and the characters (code points) of each text beyond
-    /// `max_chars`, which are not. What came first stays, but the engine's own marks are the last to go.
-    pub fn keep_within(&mut self, max: usize, max_chars: Option<usize>) {
+    /// `max_chars`, which are not. What came first stays, but the engine's own marks are the last to go. Returns how many were
+    /// left out or cut.
+    pub fn keep_within(&mut self, max: usize, max_chars: Option<usize>) -> u32 {
         let beyond = self.len().saturating_sub(max);
         if beyond > 0 {
             let is_mark = |entry: &Entry| MARKS.iter().any(|mark| self.key_of(*entry).starts_with(mark));
@@ -118,15 +119,18 @@ impl Attributes {
             kept.truncate(max);
             self.entries = kept;
         }
-        self.dropped = self.dropped.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
-        let Some(max_chars) = max_chars else { return };
+        let mut cut = u32::try_from(beyond).unwrap_or(u32::MAX);
+        self.dropped = self.dropped.saturating_add(cut);
+        let Some(max_chars) = max_chars else { return cut };
         for at in 0..self.entries.len() {
             let AttributeValue::Text(text) = self.value_of(self.entries[at]) else { continue };
             // The text stays where it is, with a shorter length.
-            let kept = truncated_chars(text, max_chars).len() as u64;
+            let kept = truncated_chars(text, max_chars).len();
+            cut = cut.saturating_add(u32::from(kept < text.len()));
             let entry = &mut self.entries[at];
-            entry.bits = entry.bits & !u64::from(u32::MAX) | kept;
+            entry.bits = entry.bits & !u64::from(u32::MAX) | kept as u64;
         }
+        cut
     }
 
     /// Gives back the room that nothing came for.
@@ -345,12 +349,12 @@ mod tests {
         for (key, value) in [("a", "grüße"), ("b", "🦀🦀🦀"), ("c", "x")] {
             attributes.set(key, AttributeValue::Text(value));
         }
-        attributes.keep_within(2, Some(2));
+        assert_eq!(attributes.keep_within(2, Some(2)), 3);
         let kept: Vec<_> = attributes.iter().collect();
         assert_eq!(kept, [("a", AttributeValue::Text("gr")), ("b", AttributeValue::Text("🦀🦀"))]);
         assert_eq!(attributes.dropped(), 1);
         attributes.set("snakepit.event", AttributeValue::Text("[:a]"));
-        attributes.keep_within(2, Some(2));
+        assert_eq!(attributes.keep_within(2, Some(2)), 2, "one left out, and the mark cut");
         let kept: Vec<_> = attributes.iter().map(|(key, _)| key).collect();
         assert_eq!((kept, attributes.dropped()), (vec!["snakepit.event", "a"], 2), "marks go last");
         attributes.keep_within(2, Some(0));

@@ -105,7 +105,8 @@ impl Finished {
         }
     }
 
-    pub(crate) fn into_span(mut self, source: Arc<Source>, limits: &Limits) -> Span {
+    /// The span, and how many attributes the limits left out or cut.
+    pub(crate) fn into_span(mut self, source: Arc<Source>, limits: &Limits) -> (Span, u64) {
         let elixir = Arc::clone(&self.name.elixir);
         self.mark("snakepit.event", &elixir);
         if matches!(self.parent, Parent::Inferred(_)) {
@@ -116,9 +117,9 @@ impl Finished {
             Parent::Root if self.has_correlation => SpanKind::Server,
             Parent::Root | Parent::Explicit(_) | Parent::Inferred(_) => SpanKind::Internal,
         });
-        let dropped_links = self.keep_within(limits);
+        let (dropped_links, cut) = self.keep_within(limits);
         self.events.sort_by_key(|event| event.time);
-        Span {
+        let span = Span {
             source,
             trace_id: self.context.trace_id,
             span_id: self.context.span_id,
@@ -137,27 +138,28 @@ impl Finished {
             links: self.links,
             dropped_links,
             status: self.status,
-        }
+        };
+        (span, cut)
     }
 
     /// Leaves out what is beyond the limits, the marks of the engine included: what came first stays. Returns how many
-    /// links were left out.
-    fn keep_within(&mut self, limits: &Limits) -> u32 {
+    /// links were left out, and how many attributes were or were cut.
+    fn keep_within(&mut self, limits: &Limits) -> (u32, u64) {
         let beyond = |count: usize, max: usize| u32::try_from(count.saturating_sub(max)).unwrap_or(u32::MAX);
         let chars = limits.max_attribute_value_chars;
-        self.attributes.keep_within(limits.max_attributes, chars);
+        let mut cut = u64::from(self.attributes.keep_within(limits.max_attributes, chars));
         let too_many = beyond(self.events.len(), limits.max_span_events);
         self.dropped_events = self.dropped_events.saturating_add(too_many);
         self.events.truncate(limits.max_span_events);
         for event in &mut self.events {
-            event.attributes.keep_within(limits.max_event_attributes, chars);
+            cut += u64::from(event.attributes.keep_within(limits.max_event_attributes, chars));
         }
         let dropped_links = beyond(self.links.len(), limits.max_span_links);
         self.links.truncate(limits.max_span_links);
         for link in &mut self.links {
-            link.attributes.keep_within(limits.max_link_attributes, chars);
+            cut += u64::from(link.attributes.keep_within(limits.max_link_attributes, chars));
         }
-        dropped_links
+        (dropped_links, cut)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What leaves the engine: finished spans, with what is made of them, and log records.
 //!
-//! A span is measured as its halves said it, before any limit and before it is sampled.
+//! A span is measured as its halves said it, before any limit that is set for spans and before it is sampled.
 //!
 //! A span's exceptions become records where that is opted into and records are made at all; they carry the span's ids.
 
@@ -19,7 +19,8 @@ impl WorkerState {
             self.emit_exceptions(cx, &mut finished);
         }
         let source = self.source(cx.next_source);
-        let span = finished.into_span(source, &cx.settings.limits);
+        let (span, cut) = finished.into_span(source, &cx.settings.limits);
+        self.ledger.notes.attributes_cut += cut;
         cx.offer_span(&tickets, &span);
         cx.outputs.push_back(Output::Span(span));
     }
@@ -36,7 +37,7 @@ impl WorkerState {
         let limits = &cx.settings.limits;
         for mut exception in exceptions {
             let (max, chars) = (limits.max_record_attributes, limits.max_record_attribute_chars);
-            exception.attributes.keep_within(max, chars);
+            self.ledger.notes.attributes_cut += u64::from(exception.attributes.keep_within(max, chars));
             let mut draft = Draft::of_exception(&finished.name.title, exception, cx.now.wall);
             draft.trace = Some(RecordTrace::of(&finished.context));
             self.emit_record(cx, draft);

@@ -47,7 +47,7 @@ pub struct Notes {
     pub malformed_identity: u64,
     /// Spans without parent because more than 64 candidates stood in question.
     pub nesting_gave_up: u64,
-    /// Measurements that are not finite, of events that counted otherwise.
+    /// Measurements that are not finite, of all events: those that counted otherwise, and those that were dropped.
     pub measurements_not_finite: u64,
     /// Negative increments of counters.
     pub measurements_negative: u64,

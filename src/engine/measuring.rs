@@ -1,7 +1,7 @@
 //! What a worker's events and spans are measured as, and which measurements lead to their trace.
 //!
-//! A worker takes part in an instance of the metrics from its first measurement on, under the id and the pool that are shown
-//! then, and until it is lost; whatever is still made of a worker that is lost is measured without it staying.
+//! A worker takes part in an instance of the metrics from its first measurement on, or from its first stream on where a process
+//! before it has made one, under the id and the pool that are shown then, and until it is lost; whatever is still made of a worker that is lost is measured without it staying.
 //!
 //! | filter of exemplars | a measurement of an event | of a finished span |
 //! |---|---|---|
@@ -26,7 +26,7 @@ use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something
 use crate::engine::metrics::measured::{Measured, Weight};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings};
 use crate::engine::naming::Name;
-use crate::engine::sampler::Question;
+use crate::engine::sampler::{Question, Sampler};
 use crate::engine::settings::Settings;
 use crate::engine::span::{Span, SpanId, TraceId};
 use crate::engine::state::{Presence, Shared, WorkerState};
@@ -121,13 +121,18 @@ impl Taker<'_> {
 
 impl Attach<'_> {
     fn to(&mut self, aggregation: &mut Aggregation) -> InstanceId {
+        let (key, described) = self.who();
+        aggregation.attach(key, described, self.next_source)
+    }
+
+    fn who(&self) -> (InstanceKey, Described) {
         let key = InstanceKey { node: self.key.node.clone(), worker_id: self.shown.worker_id.clone() };
         let described = Described {
             pool: self.shown.pool.clone(),
             host: self.identity.host.clone(),
             same_host: self.identity.same_host,
         };
-        aggregation.attach(key, described, self.next_source)
+        (key, described)
     }
 }
 
@@ -184,6 +189,19 @@ impl WorkerState {
             instance.filter(|instance| metrics.is_some_and(|metrics| metrics.aggregation.rejoin(*instance)));
     }
 
+    /// It has a stream: the series of a process before it wait for its first measurement, however late that is.
+    pub(crate) fn join_again(&mut self, cx: &mut Shared<'_>) {
+        let Some(metrics) = cx.metrics.as_deref_mut().filter(|_| self.instance.is_none()) else { return };
+        let attach = Attach {
+            key: &self.key,
+            identity: &self.identity,
+            shown: &self.shown,
+            next_source: cx.next_source,
+        };
+        let (key, described) = attach.who();
+        self.instance = metrics.aggregation.attach_again(key, described, attach.next_source);
+    }
+
     /// Measures a standalone event. `waits` says that it may belong to a span.
     pub(crate) fn measure_event(
         &mut self,
@@ -200,8 +218,8 @@ impl WorkerState {
         let time = cx.credible(event.timestamp_ns);
         let mut tickets = Vec::new();
         let kept = wants_tickets.then_some(&mut tickets);
-        let measured =
-            self.measure(cx, &name.emitted, time, kept, |mapping, take| mapping.event(name, event, take));
+        let measured = self
+            .measure(cx, &name.emitted, [time; 2], kept, |mapping, take| mapping.event(name, event, take));
         let Some((verdict, made)) = measured else {
             let is_happening = cx.record_reader.is_some() && !measures_something(event);
             return Measurements { otherwise: Some(without_metrics(event)), is_happening, tickets };
@@ -239,30 +257,34 @@ impl WorkerState {
                 mapping.incomplete(reason, name, take);
                 Verdict::default()
             };
-            self.measure(cx, "", end, None, count);
+            self.measure(cx, "", [end; 2], None, count);
             return tickets;
         }
         let kept = cx.exemplars().is_some_and(|filter| filter != ExemplarFilter::AlwaysOff);
         let kept = kept.then_some(&mut tickets);
         let duration = end.since(finished.start);
-        self.measure(cx, &name.emitted, end, kept, |mapping, take| {
+        // Whether it is sampled was decided at its start.
+        self.measure(cx, &name.emitted, [finished.start, end], kept, |mapping, take| {
             mapping.span(name, &finished.attributes, duration, take)
         });
         tickets
     }
 
-    /// Records what the mapping makes, weighted by the share of events of this dotted name that the worker sends; of none,
-    /// as it is. `None` where no metrics are made.
+    /// Records what the mapping makes at the second time, weighted by the share of events of this dotted name that the worker
+    /// sent at the first; of none, as it is. `None` where no metrics are made.
     fn measure(
         &mut self,
         cx: &mut Shared<'_>,
         emitted: &str,
-        time: UnixNanos,
+        [sampled_at, time]: [UnixNanos; 2],
         tickets: Option<&mut Vec<Ticket>>,
         map: impl FnOnce(&mut Mapping, &mut dyn FnMut(&Measured<'_>)) -> Verdict,
     ) -> Option<(Verdict, Made)> {
         let Metrics { mapping, aggregation } = cx.metrics.as_deref_mut()?;
-        let weight = if emitted.is_empty() { Weight::ONE } else { self.weight(emitted) };
+        let weight = match emitted {
+            "" => Weight::ONE,
+            _ => self.weight(emitted, sampled_at, cx.settings.reorder_window),
+        };
         let mut taker = Taker {
             aggregation,
             instance: &mut self.instance,
@@ -321,23 +343,27 @@ impl Shared<'_> {
         (filter != ExemplarFilter::TraceBased || self.settings.sampler.is_some()).then_some(filter)
     }
 
-    /// Offers the measurements of an event that has joined a span with this context, whose parent may be remote; or that
-    /// belongs to none.
-    pub(crate) fn offer_event(&mut self, tickets: &[Ticket], span: Option<(&SpanContext, bool)>) {
+    /// Offers the measurements of an event that belongs to a span with this context, of which it is known or not whether its
+    /// parent is remote; or that belongs to none.
+    pub(crate) fn offer_event(&mut self, tickets: &[Ticket], span: Option<(&SpanContext, Option<bool>)>) {
         if tickets.is_empty() {
             return;
         }
         let is_kept = match (self.exemplars(), span) {
             (Some(ExemplarFilter::AlwaysOn), _) => true,
             (Some(ExemplarFilter::TraceBased), Some((context, is_remote))) => {
-                let question = Question {
+                let question = |is_remote| Question {
                     trace_id: context.trace_id,
                     is_decided: context.flags.is_decided(),
                     is_sampled: context.flags.is_sampled(),
                     is_remote,
                     trace_state: context.state.as_deref(),
                 };
-                self.settings.sampler.as_ref().is_some_and(|sampler| sampler.keeps_trace(&question))
+                let keeps = |sampler: &Sampler| match is_remote {
+                    Some(is_remote) => sampler.keeps_trace(&question(is_remote)),
+                    None => [false, true].into_iter().all(|remote| sampler.keeps_trace(&question(remote))),
+                };
+                self.settings.sampler.as_ref().is_some_and(keeps)
             }
             (Some(ExemplarFilter::TraceBased), None) | (Some(ExemplarFilter::AlwaysOff) | None, _) => false,
         };

@@ -15,7 +15,9 @@ use crate::control::glob::Glob;
 use crate::engine::attributes::{AttributeValue, Attributes, truncated_chars};
 use crate::engine::b3;
 use crate::engine::naming::Phase;
-use crate::engine::settings::{Limits, MAX_KEY_BYTES, Propagators, RedactAction, RedactRule, Settings};
+use crate::engine::settings::{
+    DEFAULT_MAX_ATTRIBUTES, Limits, MAX_KEY_BYTES, Propagators, RedactAction, RedactRule, Settings,
+};
 use crate::engine::span::{SpanKind, Status};
 use crate::event::{Event, Value};
 
@@ -86,6 +88,9 @@ pub(crate) struct Meaning {
     pub(crate) attributes: Attributes,
     /// How many there may be: a span event has a limit of its own.
     max_attributes: usize,
+    /// It will be measured: the limit on characters is kept when that is done.
+    #[serde(skip)]
+    is_measured: bool,
     /// How many of the attributes, from the first, come from metadata.
     pub(crate) from_metadata: u16,
     pub(crate) outcome: Outcome,
@@ -101,6 +106,8 @@ pub(crate) struct Reader {
     redact: Vec<(Glob, RedactAction)>,
     timeouts: Vec<(Glob, Duration)>,
     limits: Limits,
+    /// Spans are measured.
+    measures: bool,
     propagators: Propagators,
 }
 
@@ -133,8 +140,16 @@ impl Reader {
                 .map(|(glob, timeout)| (Glob::new(glob), *timeout))
                 .collect(),
             limits: settings.limits.clone(),
+            measures: settings.metrics.is_some(),
             propagators: settings.propagators,
         }
+    }
+
+    /// How many attributes a span may have until it is finished. Where spans are measured, a limit that is set for what is
+    /// exported keeps nothing from that, and only what is always the limit counts.
+    pub(crate) fn max_span_attributes(&self) -> usize {
+        let least = if self.measures { DEFAULT_MAX_ATTRIBUTES } else { 0 };
+        self.limits.max_attributes.max(least)
     }
 
     /// The span timeout of an operation, where one of its own is configured. `emitted` is the start's dotted name.
@@ -191,9 +206,10 @@ impl Reader {
         let mut meaning = Meaning {
             attributes: Attributes::with_capacity(event, ends),
             max_attributes: match phase {
-                Some(_) => self.limits.max_attributes,
+                Some(_) => self.max_span_attributes(),
                 None => self.limits.max_event_attributes,
             },
+            is_measured: self.measures && phase.is_some(),
             ..Meaning::default()
         };
         let mut said = Said::default();
@@ -266,7 +282,11 @@ impl Reader {
     }
 
     fn set_text(&self, meaning: &mut Meaning, key: &str, text: &str) {
-        let cut = value_within(text, &self.limits);
+        let cut = match self.limits.max_attribute_value_chars {
+            Some(max) if !meaning.is_measured => truncated_chars(text, max),
+            Some(_) => truncated(text, self.limits.text_bytes()),
+            None => truncated(text, self.limits.max_attribute_value_bytes),
+        };
         meaning.cut += u64::from(cut.len() < text.len());
         self.set(meaning, key, AttributeValue::Text(cut));
     }
@@ -335,14 +355,6 @@ fn span_kind(text: &str) -> Option<SpanKind> {
         ("consumer", SpanKind::Consumer),
     ];
     kinds.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, kind)| kind)
-}
-
-/// What the limits leave of an attribute's value.
-fn value_within<'a>(text: &'a str, limits: &Limits) -> &'a str {
-    match limits.max_attribute_value_chars {
-        Some(max) => truncated_chars(text, max),
-        None => truncated(text, limits.max_attribute_value_bytes),
-    }
 }
 
 /// The longest beginning of `text` of at most `max` bytes that ends between characters.

@@ -555,6 +555,33 @@ impl WorkerState {
         innermost
     }
 
+    /// The span of a group that starts latest before an instant, else the latest of all, of those whose context is known;
+    /// with its end.
+    pub(crate) fn latest(&self, group: u64, time: i64) -> Option<(IntervalKey, i64, &Relative)> {
+        self.latest_until(group, time).or_else(|| self.latest_until(group, i64::MAX))
+    }
+
+    fn latest_until(&self, group: u64, until: i64) -> Option<(IntervalKey, i64, &Relative)> {
+        let mut latest: Option<(IntervalKey, i64)> = None;
+        let mut from = 0;
+        for _ in 0..MAX_OPERATIONS {
+            let Some(operation) = self.intervals.operation_from(group, from) else { break };
+            let mut left = MAX_PARENT_CANDIDATES;
+            self.intervals.containing(group, operation, until, i64::MIN, &mut |key, end, relative| {
+                left -= 1;
+                let is_known = relative.context.is_some() || relative.standing == Standing::Open;
+                if is_known && latest.is_none_or(|(best, _)| (best.start, best.seq) < (key.start, key.seq)) {
+                    latest = Some((*key, end));
+                }
+                !is_known && left > 0
+            });
+            let Some(next) = operation.checked_add(1) else { break };
+            from = next;
+        }
+        let (key, end) = latest?;
+        Some((key, end, self.intervals.get(&key)?))
+    }
+
     /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival, and
     /// for one from now.
     pub(crate) fn export(&mut self, cx: &mut Shared<'_>, finished: Finished, place: &Place) {

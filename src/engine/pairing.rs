@@ -427,7 +427,7 @@ impl WorkerState {
         }
         let times = compose::paired_times(start.start, end.time, end.duration, cx.now);
         let mut attributes = end.meaning.attributes;
-        let left_out = attributes.add_missing(&start.attributes, cx.settings.limits.max_attributes);
+        let left_out = attributes.add_missing(&start.attributes, cx.reader.max_span_attributes());
         self.ledger.notes.attributes_cut += u64::from(left_out);
         let events = start.events.map_or_else(OpenEvents::default, |events| *events);
         let mut finished = Finished {

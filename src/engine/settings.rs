@@ -15,6 +15,8 @@ pub const DEFAULT_RECONNECT_GRACE: Duration = Duration::from_secs(5);
 pub const DEFAULT_REORDER_WINDOW: Duration = Duration::from_millis(500);
 /// OpenTelemetry's limit on instrument names; span names keep it too, so that one name serves both.
 pub const MAX_NAME_CHARS: usize = 255;
+/// Default of [`Limits::max_attributes`], from the specification.
+pub(crate) const DEFAULT_MAX_ATTRIBUTES: usize = 128;
 /// An attribute's key; the specification has no limit, backends have.
 pub const MAX_KEY_BYTES: usize = 255;
 
@@ -161,7 +163,7 @@ impl Default for Limits {
             closed_memory: Duration::from_secs(3600),
             max_attribute_value_bytes: 16 << 10,
             max_attribute_value_chars: None,
-            max_attributes: 128,
+            max_attributes: DEFAULT_MAX_ATTRIBUTES,
             max_span_events: 128,
             max_event_attributes: 128,
             max_span_links: 128,

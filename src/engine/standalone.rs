@@ -1,8 +1,14 @@
 //! Events that are no half of a span.
 //!
 //! One with a correlation id becomes a span event of the innermost span of its worker and id at its time. That is
-//! settled when a span around it is exported, or when its own window closes, so that disorder changes nothing. Metrics
-//! and log records are not built yet.
+//! settled when a span around it is exported, or when its own window closes, so that disorder changes nothing.
+//!
+//! | what becomes of it | when | whose ids it has |
+//! |---|---|---|
+//! | points | at once | none |
+//! | a span event | it joins a span | the span's |
+//! | exemplars | it joins a span, or its window closes | those of the span that it joins; else of the one that it names, though that is exported; else of the latest span of its correlation id |
+//! | a log record | the same; at once where it can belong to no span | the same, the span's own id only if the event is within it; else of the trace that a span of its own would begin |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +45,8 @@ pub(crate) struct Pending {
     time: i64,
     /// The span that its identity names.
     token: Option<u64>,
+    /// That span, where it was gone already when the event came.
+    named: Option<Box<SpanContext>>,
     pub(crate) name: Arc<Name>,
     rest: Rest,
 }
@@ -68,16 +76,24 @@ impl Rest {
 
 /// An event has joined a span.
 #[derive(Debug, Clone, Copy)]
-struct Joined<'a> {
+struct Joined {
     /// The span had room for it.
     is_kept: bool,
-    /// The span's context where it was asked for, and whether its parent is remote.
-    context: Option<(&'a SpanContext, bool)>,
+}
+
+/// The span whose ids a record and exemplars have.
+#[derive(Debug)]
+struct Near {
+    context: SpanContext,
+    parent_is_remote: Option<bool>,
+    /// The event is within it.
+    is_around: bool,
 }
 
 impl Pending {
     fn size_bytes(&self) -> usize {
-        INDEX_BYTES + event_bytes(&self.event) + self.name.own_bytes() + self.rest.size_bytes()
+        let named = self.named.as_ref().map_or(0, |_| size_of::<SpanContext>());
+        INDEX_BYTES + event_bytes(&self.event) + self.name.own_bytes() + named + self.rest.size_bytes()
     }
 }
 
@@ -181,14 +197,17 @@ impl WorkerState {
             .map(|reader| self.draft(cx, reader, event, name, correlation_id, identity.as_ref()));
         let rest = Rest { otherwise, record, tickets };
         if !waits {
-            return self.conclude(cx, name, rest, None);
+            return self.conclude(cx, name, rest, None, None);
         }
         let meaning = cx.reader.read(event, None, correlation_id);
         self.ledger.notes.attributes_cut += meaning.cut;
         if cx.metrics.is_none() {
             self.ledger.notes.measurements_not_finite += meaning.not_finite;
         }
-        let token = identity.map(|identity| span_id_token(&identity.context.span_id.0));
+        let token = identity.as_ref().map(|identity| span_id_token(&identity.context.span_id.0));
+        let holder = token.and_then(|token| self.tokens.holder(token));
+        let is_gone = matches!(holder, Some(TokenHolder::Closed(_) | TokenHolder::Spent { .. }));
+        let named = identity.filter(|_| is_gone && rest.asks_for_the_span());
         let pending = Box::new(Pending {
             event: SpanEvent {
                 name: Arc::clone(&name.title),
@@ -198,10 +217,11 @@ impl WorkerState {
             group: (!correlation_id.is_empty()).then(|| half::correlation_group(correlation_id)),
             time: event.timestamp_ns,
             token,
+            named: named.map(|identity| Box::new(identity.context)),
             name: Arc::clone(name),
             rest,
         });
-        let pending = match token.and_then(|token| self.tokens.holder(token)) {
+        let pending = match holder {
             Some(holder) => match self.join(cx, holder, pending) {
                 Ok(()) => return,
                 Err(pending) => pending,
@@ -254,7 +274,7 @@ impl WorkerState {
     ) -> Result<(), Box<Pending>> {
         let max = cx.settings.limits.max_span_events;
         let is_asked_for = pending.rest.asks_for_the_span();
-        let context = is_asked_for.then(|| self.context_now(holder, cx.now.mono)).flatten();
+        let near = is_asked_for.then(|| self.near_now(holder, cx.now.mono, true)).flatten();
         let is_kept = match holder {
             TokenHolder::Open(seq) => self.open.push_event(seq, pending.event, max),
             TokenHolder::Held(due, seq) => self.held.push_event((due, seq), pending.event, max),
@@ -262,20 +282,53 @@ impl WorkerState {
                 return Err(pending);
             }
         };
-        let context = context.as_ref().map(|(context, is_remote)| (context, *is_remote));
-        self.conclude(cx, &pending.name, pending.rest, Some(Joined { is_kept, context }));
+        self.conclude(cx, &pending.name, pending.rest, Some(Joined { is_kept }), near);
         Ok(())
     }
 
+    /// An open or held span, as it would be if it were judged now.
+    fn near_now(&self, holder: TokenHolder, now: Monotonic, is_around: bool) -> Option<Near> {
+        let (context, is_remote) = self.context_now(holder, now)?;
+        Some(Near { context, parent_is_remote: Some(is_remote), is_around })
+    }
+
+    /// The span that an event belongs to although it joins none: the one that its identity names, else the latest of its
+    /// group, whatever became of that.
+    fn near(&self, pending: &Pending, now: Monotonic) -> Option<Near> {
+        if let Some(named) = &pending.named {
+            // What a worker says of a span's parent, it says of one of its own spans.
+            let (context, parent_is_remote) = (SpanContext::clone(named), Some(false));
+            return Some(Near { context, parent_is_remote, is_around: true });
+        }
+        let (span, end, relative) = self.latest(pending.group?, pending.time)?;
+        let is_around = span.start <= pending.time && end >= pending.time;
+        match relative.standing {
+            Standing::Open => self.near_now(TokenHolder::Open(span.seq), now, is_around),
+            Standing::Held { due } => self.near_now(TokenHolder::Held(due, span.seq), now, is_around),
+            Standing::Undecided { .. } | Standing::Closed | Standing::Exported => {
+                let context = SpanContext::clone(relative.context.as_deref()?);
+                Some(Near { context, parent_is_remote: None, is_around })
+            }
+        }
+    }
+
     /// Nothing more becomes of an event: it has joined a span, or it joins none.
-    fn conclude(&mut self, cx: &mut Shared<'_>, name: &Name, rest: Rest, joined: Option<Joined<'_>>) {
+    fn conclude(
+        &mut self,
+        cx: &mut Shared<'_>,
+        name: &Name,
+        rest: Rest,
+        joined: Option<Joined>,
+        near: Option<Near>,
+    ) {
         let Rest { otherwise, record, tickets } = rest;
-        let span = joined.and_then(|joined| joined.context);
-        cx.offer_event(&tickets, span);
+        cx.offer_event(&tickets, near.as_ref().map(|near| (&near.context, near.parent_is_remote)));
         let is_record = record.is_some();
         if let Some(mut draft) = record {
-            if let Some((context, _)) = span {
-                draft.trace = Some(RecordTrace::of(context));
+            if let Some(near) = near {
+                let trace = RecordTrace::of(&near.context);
+                draft.trace =
+                    Some(RecordTrace { span_id: trace.span_id.filter(|_| near.is_around), ..trace });
             }
             self.emit_record(cx, *draft);
             cx.note_fate(name, false, Fate::Record);
@@ -310,7 +363,9 @@ impl WorkerState {
         let takes_events =
             |holder: &TokenHolder| matches!(holder, TokenHolder::Open(_) | TokenHolder::Held(..));
         let Some(holder) = named.filter(takes_events).or_else(around) else {
-            return self.conclude(cx, &pending.name, pending.rest, None);
+            let is_asked_for = pending.rest.asks_for_the_span();
+            let near = is_asked_for.then(|| self.near(&pending, cx.now.mono)).flatten();
+            return self.conclude(cx, &pending.name, pending.rest, None, near);
         };
         let joined = self.join(cx, holder, pending);
         debug_assert!(joined.is_ok(), "open and held spans take events");
@@ -348,9 +403,12 @@ impl WorkerState {
             let Some(pending) = self.pending_events.remove(seq) else { continue };
             let max = cx.settings.limits.max_span_events;
             let is_kept = push_event(&mut finished.events, &mut finished.dropped_events, pending.event, max);
-            let is_remote = matches!(finished.parent, Parent::Remote(_));
-            let joined = Joined { is_kept, context: Some((&finished.context, is_remote)) };
-            self.conclude(cx, &pending.name, pending.rest, Some(joined));
+            let near = pending.rest.asks_for_the_span().then(|| Near {
+                context: finished.context.clone(),
+                parent_is_remote: Some(matches!(finished.parent, Parent::Remote(_))),
+                is_around: true,
+            });
+            self.conclude(cx, &pending.name, pending.rest, Some(Joined { is_kept }), near);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -25,7 +26,7 @@ use crate::engine::metrics::mapping::Fate;
 use crate::engine::metrics::measured::Weight;
 use crate::engine::naming::{Naming, Phase};
 use crate::engine::nesting::{HeldSpans, Relative};
-use crate::engine::observed::{Observation, Observed};
+use crate::engine::observed::Observation;
 use crate::engine::open::OpenSpans;
 use crate::engine::report::Occupancy;
 use crate::engine::roots::RootCache;
@@ -173,6 +174,8 @@ impl WorkerState {
         identity: Arc<Identity>,
         policy: Arc<Policy>,
     ) {
+        // Without a process id, who comes back may be another process.
+        let may_be_new = self.streams_seen == 0 || (self.streams.is_empty() && self.key.pid.is_none());
         if !self.streams.contains(&stream) {
             self.streams.push(stream);
         }
@@ -183,17 +186,21 @@ impl WorkerState {
             self.detach(cx);
         }
         self.identity = identity;
+        self.join_again(cx);
         if *self.policy != *policy {
-            self.observation = Observation::default();
+            self.observation = Observation::beginning(cx.now.wall);
+        } else if may_be_new {
+            self.observation.told_again(cx.now.wall);
         }
         self.policy = policy;
     }
 
-    /// For how many each measurement of an event of this dotted name stands.
-    pub(crate) fn weight(&self, emitted: &str) -> Weight {
-        match self.observation.verdict() {
-            Observed::Honoured => Weight::of_share(self.policy.share_of(emitted)),
-            Observed::NoEvidence | Observed::Ignored => Weight::ONE,
+    /// For how many each measurement of an event of this dotted name stands that was emitted at this time.
+    pub(crate) fn weight(&self, emitted: &str, time: UnixNanos, window: Duration) -> Weight {
+        if self.observation.is_thinned(time, window) {
+            Weight::of_share(self.policy.share_of(emitted))
+        } else {
+            Weight::ONE
         }
     }
 
@@ -290,9 +297,13 @@ impl WorkerState {
         }
         let mut is_changed = false;
         for (key, value) in &event.metadata {
+            // Rules cost more than names, and a worker that is only measured is asked with each event.
+            let is_about_it = matches!(*key, "worker_id" | "pool_name" | "python_pid" | "pid");
+            if !is_about_it || value.is_empty() || cx.reader.redacts(key) {
+                continue;
+            }
             let value = crate::engine::metadata::truncated(value, MAX_SHOWN_BYTES);
             match *key {
-                _ if value.is_empty() || cx.reader.redacts(key) => {}
                 "worker_id" if !self.identity.id_by_header && *self.shown.worker_id != *value => {
                     self.shown.worker_id = Arc::from(value);
                     is_changed = true;

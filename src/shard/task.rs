@@ -337,7 +337,7 @@ fn say(warning: &Warning) {
                 instrument = %name,
                 kept = %kept,
                 refused = %refused,
-                "two instruments have one name, and measurements of the second are lost: a rule of metrics.rules can name it otherwise"
+                "two instruments have one name, or one in Prometheus, and measurements of the second are lost: a rule of metrics.rules can name it otherwise"
             );
         }
         Warning::SeriesOverflow { instance, name, is_of_worker } => {

@@ -47,10 +47,10 @@ use crate::engine::metrics::aggregation::figures::Counters;
 use crate::engine::metrics::aggregation::instances::Instance;
 use crate::engine::metrics::aggregation::lists::Lists;
 use crate::engine::metrics::aggregation::rows::Written;
-use crate::engine::metrics::aggregation::series::{Series, Stream};
+use crate::engine::metrics::aggregation::series::{Naming, Series, Stream};
 use crate::engine::metrics::aggregation::slab::{Slab, Slot};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings, Temporality};
-use crate::time::{Monotonic, UnixNanos};
+use crate::time::UnixNanos;
 
 pub use crate::engine::metrics::aggregation::figures::AggregationFigures;
 pub(crate) use crate::engine::metrics::aggregation::figures::{Notice, OverflowLimit};
@@ -100,8 +100,8 @@ pub(crate) struct Aggregation {
     /// By number: in the order in which they came.
     in_order: BTreeMap<u64, Slot>,
     streams: Slab<Stream>,
-    /// Streams by instance and name.
-    by_name: HashTable<Slot>,
+    /// Streams by instance and each of their names.
+    by_name: HashTable<(Slot, Naming)>,
     series: Slab<Series>,
     /// Series by stream and attributes.
     by_attributes: HashTable<Slot>,
@@ -112,8 +112,6 @@ pub(crate) struct Aggregation {
     /// The time of the collection that began last.
     last: Option<UnixNanos>,
     running: Option<Running>,
-    /// A collection that is to begin when the running one is over.
-    waiting: Option<(UnixNanos, Monotonic)>,
     counters: Counters,
     written: Written,
 }
@@ -164,7 +162,6 @@ impl Aggregation {
             next_number: 0,
             last: None,
             running: None,
-            waiting: None,
             counters: Counters::default(),
             written: Written::default(),
         }
@@ -179,7 +176,10 @@ impl Aggregation {
     /// Gives back memory that nothing needs.
     fn shrink(&mut self) {
         let (streams, series) = (&self.streams, &self.series);
-        shrunk(&mut self.by_name, |slot| streams.get(*slot).map_or(0, Stream::name_hash));
+        let name_hash = |(slot, naming): &(Slot, Naming)| {
+            streams.get(*slot).map_or(0, |stream| stream.name_hash(*naming))
+        };
+        shrunk(&mut self.by_name, name_hash);
         shrunk(&mut self.by_attributes, |slot| series.get(*slot).map_or(0, Series::table_hash));
         if is_roomy(self.by_key.capacity(), self.by_key.len()) {
             self.by_key.shrink_to(2 * self.by_key.len());
@@ -194,7 +194,7 @@ fn is_roomy(capacity: usize, len: usize) -> bool {
 }
 
 /// Gives back the memory of a table that was larger once.
-fn shrunk(table: &mut HashTable<Slot>, hash: impl Fn(&Slot) -> u64) {
+fn shrunk<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
     if is_roomy(table.capacity(), table.len()) {
         table.shrink_to(2 * table.len(), hash);
     }

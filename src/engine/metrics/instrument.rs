@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// An instrument. Two with the same name (letters' case apart) and another unit or kind are in conflict.
+/// An instrument. Two with the same name (letters' case apart) and another unit or kind are in conflict, and so are two that
+/// Prometheus has one name for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instrument {
     /// By OpenTelemetry's syntax: a letter, then letters, digits, `_`, `.`, `-`, `/`; at most 255.

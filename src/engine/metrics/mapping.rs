@@ -8,7 +8,7 @@
 //!
 //! A finished span becomes one of `<prefix>.<operation>.duration` in seconds, and one for each other number that it was sent
 //! with. Which instrument a measurement has is said by the first rule that matches, else by `shape`. Pure: the same names
-//! and settings give the same instruments, whatever is remembered.
+//! and settings give the same instruments, whatever is remembered; how many there may be is the aggregation's business.
 
 mod bounds;
 mod explain;
@@ -70,7 +70,7 @@ pub(crate) struct Verdict {
     pub(crate) measured: u32,
     /// Measurements that are no finite number.
     pub(crate) not_finite: u32,
-    /// Measurements that were lost because there are too many instruments, or too many in the event.
+    /// Measurements that were lost because there are too many in the event.
     pub(crate) no_room: u32,
     /// Measurements that a rule switches off, for all events or for this one.
     pub(crate) ruled_out: u32,
@@ -78,8 +78,6 @@ pub(crate) struct Verdict {
     pub(crate) has_eligible: bool,
     /// It had nothing but measurements that are not finite, and makes nothing.
     pub(crate) is_not_finite: bool,
-    /// All that it would have become is switched off by rules.
-    pub(crate) is_ruled_out: bool,
 }
 
 /// What became of an event beside its metrics.
@@ -118,7 +116,7 @@ impl Mapping {
             settings: settings.clone(),
             rules: Rules::new(settings, &engine.redact),
             bounds: Bounds::default(),
-            incomplete: instruments.intern(incomplete).expect("the first has room"),
+            incomplete: instruments.intern(incomplete),
             instruments,
             plans: Plans::default(),
         }
@@ -275,16 +273,12 @@ fn hand_on(
     plan.counts.received += 1;
     // One for each list of keys; nearly always the general one alone.
     let mut points: SmallVec<[(Option<usize>, PointKeys<'_>); 1]> = SmallVec::new();
-    let mut seen: SmallVec<[u32; 8]> = SmallVec::new();
+    let mut seen: SmallVec<[u64; 8]> = SmallVec::new();
     let mut conditions = Conditions::default();
     for (at, number) in found {
         let measurement = plan.known.at_mut(*at);
         let target = match &measurement.becomes {
             Becomes::Metric(target) => target,
-            Becomes::NoRoom => {
-                verdict.no_room += 1;
-                continue;
-            }
             Becomes::Nothing(_) => {
                 verdict.ruled_out += 1;
                 measurement.ruled_out += 1;
@@ -298,8 +292,9 @@ fn hand_on(
             measurement.ruled_out += 1;
             continue;
         }
-        if !target.takes_several && seen.contains(&target.number) {
-            // `duration` and `duration_ms` are one quantity, and would count twice.
+        let in_prometheus = target.in_prometheus;
+        if !target.takes_several && seen.contains(&in_prometheus) {
+            // `duration` and `duration_ms`, `rss_mb` and `rss_bytes` are one quantity, and would count twice.
             measurement.repeated += 1;
             continue;
         }
@@ -323,13 +318,11 @@ fn hand_on(
         };
         let (instrument, number) = (&target.instrument, target.number);
         take(&Measured { instrument, number, value, attributes: &points[known].1 });
-        seen.push(number);
+        seen.push(in_prometheus);
         measurement.measured += 1;
         verdict.measured += 1;
     }
     plan.counts.points += u64::from(verdict.measured);
-    verdict.is_ruled_out =
-        verdict.measured == 0 && verdict.ruled_out > 0 && verdict.not_finite == 0 && verdict.no_room == 0;
     verdict
 }
 

@@ -396,8 +396,11 @@ impl World {
         })
     }
 
-    /// Makes all points of now.
+    /// Makes all points of now, once those of before are made.
     pub(super) fn collect(&mut self) {
+        while self.engine.is_collecting() {
+            self.handle(Input::CollectMore);
+        }
         self.handle(Input::Collect { at: self.now.wall });
         while self.engine.is_collecting() {
             self.handle(Input::CollectMore);
@@ -496,20 +499,22 @@ proptest! {
     }
 
     /// Every standalone event is in one point, and every span in one point of a duration or of the incomplete ones, whatever
-    /// was collected when: differences add up.
+    /// was collected when: differences add up, and so do the last points of all that has a start of its own.
     #[test]
     fn points_add_up_to_the_events(
         settings in signals(),
+        is_delta: bool,
         steps in prop::collection::vec(step(), 0..120),
     ) {
         let metrics = MetricSettings {
-            temporality: Temporality::Delta,
+            temporality: if is_delta { Temporality::Delta } else { Temporality::Cumulative },
             max_instruments_per_worker: 1000,
             ..settings.metrics.clone().unwrap_or_default()
         };
         let mut world = World::played(&Settings { metrics: Some(metrics), ..settings }, &steps, true);
         world.collect();
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut so_far: BTreeMap<_, f64> = BTreeMap::new();
         for metric in world.metrics() {
             let name = metric.instrument.name.strip_prefix("snakepit.python.").expect("the prefix");
             // Spans have hits of their own.
@@ -517,10 +522,14 @@ proptest! {
             if last == "hits" && !of.ends_with("note") {
                 continue;
             }
-            for (_, measured) in measured_points(&metric.points) {
+            for (attributes, measured) in measured_points(&metric.points) {
+                // The last point of a series says nothing but that it ends.
+                let Some(value) = measured.value else { continue };
                 let is_histogram = matches!(metric.points, Points::Histogram(_));
-                let value = if is_histogram { f64::from(u32::try_from(measured.count).expect("few")) } else { measured.value.unwrap_or(0.0) };
-                *sums.entry(last).or_default() += value;
+                let value = if is_histogram { f64::from(u32::try_from(measured.count).expect("few")) } else { value };
+                let series = (metric.source.instance_id(), name, attributes, measured.start);
+                let before = so_far.insert(series, value).filter(|_| !is_delta);
+                *sums.entry(last).or_default() += value - before.unwrap_or(0.0);
             }
         }
         let sum = |name: &str| sums.get(name).copied().unwrap_or(0.0);

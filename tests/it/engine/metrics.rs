@@ -14,7 +14,7 @@ use snakepit_otel_bridge::engine::record::Severity;
 use snakepit_otel_bridge::engine::sampler::{Exceptions, Sampler, SamplerSettings};
 use snakepit_otel_bridge::engine::{Input, Output, Settings, StreamId, Warning};
 
-use super::bench_worker::{Bench, EPOCH, MS, SECOND, Sent, event, start, stop};
+use super::bench_worker::{Bench, EPOCH, MS, SECOND, STREAM, Sent, event, start, stop};
 
 pub(super) fn everything(settings: &mut Settings) {
     settings.metrics = Some(MetricSettings::default());
@@ -123,6 +123,19 @@ fn a_conflict_is_told_once_and_its_measurement_is_lost() {
         (&**instance, &**name, &**kept, &**refused),
         ("worker_1@host", "shared.name", "gauge", "histogram")
     );
+}
+
+#[test]
+fn names_that_are_one_in_prometheus_are_in_conflict_and_both_are_told() {
+    let mut bench = bench();
+    bench.send(&event("cache.hit", 0)).send(&event("cache_hit", 0)).send(&event("cache.hit", 0)).measured();
+    assert_eq!(bench.ledger().notes.measurements_conflict, 1);
+    assert_eq!(only(&bench, "cache.hit.count").2.to_string(), "2");
+    let [Output::Warning(Warning::InstrumentConflict { name, refused, .. })] = &bench.others[..] else {
+        panic!("{:#?}", bench.others)
+    };
+    assert_eq!(&**name, "snakepit.python.cache.hit.count");
+    assert_eq!(refused, "counter in {cache_hit} named snakepit.python.cache_hit.count");
 }
 
 #[test]
@@ -356,7 +369,9 @@ fn measurements_of_a_worker_that_is_seen_to_sample_stand_for_others() {
     assert_eq!(only(&bench, "cache.hits").2.to_string(), "1", "nothing is known yet");
     half_torn(&mut bench, 128);
     assert_eq!(bench.engine.workers(bench.now())[0].observed, Observed::Honoured);
-    bench.send(&event("cache", 0).int("hits", 1)).send(&event("queue", 0).int("queue_depth", 4)).measured();
+    let later = 2 * SECOND;
+    bench.send(&event("cache", later).int("hits", 1)).send(&event("queue", later).int("queue_depth", 4));
+    bench.measured();
     assert_eq!(only(&bench, "cache.hits").2.to_string(), "3");
     assert_eq!(only(&bench, "queue.queue_depth").2.to_string(), "4", "never gauges");
     bench.restart();
@@ -390,8 +405,52 @@ fn a_worker_that_samples_whole_spans_is_taken_at_its_word() {
         policy.sampling_rate = snakepit_otel_bridge::control::policy::Rate::new(0.25).unwrap();
     });
     assert_eq!(bench.engine.workers(bench.now())[0].observed, Observed::NoEvidence);
-    bench.send(&event("cache", 0).int("hits", 1)).measured();
-    assert_eq!(only(&bench, "cache.hits").2.to_string(), "4");
+    let hit = |at| event("cache", at).int("hits", 1);
+    // What had waited in the worker was emitted when it sampled nothing yet.
+    bench.pass(Duration::from_secs(1)).send(&hit(-5 * SECOND)).send(&hit(499 * MS)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "2");
+    bench.send(&hit(500 * MS)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "6");
+    // A span is sampled at its start.
+    for (operation, began) in [("early", 400 * MS), ("late", 600 * MS)] {
+        bench.send(&start(operation, began)).send(&stop(operation, began, 300 * MS));
+    }
+    bench.settled();
+    bench.measured();
+    assert_eq!((only(&bench, "early.duration").1, only(&bench, "late.duration").1), (1, 4));
+    // The same process knows the share although its stream is another one.
+    bench.disconnect(STREAM);
+    bench.connect(STREAM);
+    bench.send(&hit(4 * SECOND)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "10");
+    bench.policy(|policy| policy.blocked_events = vec!["secret".to_owned()]);
+    bench.send(&hit(4 * SECOND)).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "11", "the policy is another");
+}
+
+#[test]
+fn a_limit_on_spans_attributes_keeps_nothing_from_being_measured() {
+    let mut bench = Bench::with(
+        |settings| {
+            everything(settings);
+            settings.limits.max_attributes = 2;
+            settings.limits.max_attribute_value_chars = Some(3);
+        },
+        |_, _| {},
+    );
+    let mut begun = start("a", 0).meta("tool", "search");
+    for key in ["x", "y"] {
+        begun = begun.meta(key, "long");
+    }
+    bench.send(&begun).send(&stop("a", 0, MS).meta("tool", "search").int("tokens", 512));
+    let span = bench.only_span();
+    let shown: Vec<_> = span.attributes.iter().collect();
+    let kept =
+        [("snakepit.event", AttributeValue::Text("[:s")), ("snakepit.tool", AttributeValue::Text("sea"))];
+    assert_eq!(shown, kept);
+    assert_eq!((span.attributes.dropped(), bench.ledger().notes.attributes_cut), (3, 5));
+    bench.measured();
+    assert_eq!(only(&bench, "a.tokens"), ("snakepit.tool=search".to_owned(), 1, 512.0));
 }
 
 #[test]
@@ -416,6 +475,41 @@ fn a_replaced_process_goes_on_with_the_series() {
     bench.send_on(other, &event("cache", 0).int("hits", 1)).pass(Duration::from_secs(60)).measured();
     assert_eq!(only(&bench, "cache.hits").2.to_string(), "2");
     assert_eq!(bench.metrics[0].source.serial, serial);
+}
+
+#[test]
+fn a_process_that_takes_long_to_begin_goes_on_with_the_series_of_the_one_before() {
+    let mut bench = bench();
+    bench.send(&event("cache", 0).int("hits", 1).meta("pool_name", "p")).measured();
+    let source = std::sync::Arc::clone(&bench.metrics[0].source);
+    bench.disconnect(StreamId(1));
+    bench.pass(Duration::from_secs(4));
+    let other = StreamId(2);
+    bench.handle(Input::StreamOpened {
+        stream: other,
+        worker: snakepit_otel_bridge::worker::WorkerKey { pid: Some(4712), ..super::bench_worker::key() },
+        identity: std::sync::Arc::new(snakepit_otel_bridge::worker::Identity {
+            id_by_header: true,
+            same_host: true,
+            ..snakepit_otel_bridge::worker::Identity::default()
+        }),
+        policy: std::sync::Arc::default(),
+    });
+    bench.handle(Input::Superseded { worker: super::bench_worker::key() });
+    // It loads a model, and measures nothing yet.
+    for _ in 0..6 {
+        bench.pass(Duration::from_secs(60)).measured();
+        assert_eq!(only(&bench, "cache.hits").2.to_string(), "1");
+        assert!(std::sync::Arc::ptr_eq(&bench.metrics[0].source, &source), "its pool is not forgotten");
+    }
+    bench.send_on(other, &event("cache", 0).int("hits", 1).meta("pool_name", "p")).measured();
+    assert_eq!(only(&bench, "cache.hits").2.to_string(), "2");
+    assert_eq!(bench.metrics[0].source.serial, source.serial);
+    bench.disconnect(other);
+    bench.pass(Duration::from_secs(60)).measured();
+    bench.pass(Duration::from_secs(60)).measured();
+    bench.pass(Duration::from_secs(60)).measured();
+    assert_eq!(bench.engine.metric_figures().instances, 0, "who attached early is detached as well");
 }
 
 #[test]

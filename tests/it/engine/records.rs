@@ -62,6 +62,61 @@ fn a_record_without_a_span_has_the_trace_of_its_correlation_id() {
     assert_eq!((named.trace_id.0, named.span_id.map(|id| id.0)), ([1; 16], Some([2; 8])));
 }
 
+/// Nothing else has the trace that the correlation id alone would say.
+#[test]
+fn a_record_after_its_span_has_the_trace_of_it_whatever_became_of_the_span() {
+    let remote = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for has_stop in [true, false] {
+        let mut bench = Bench::with(
+            |settings| {
+                everything(settings);
+                settings.span_timeout = Duration::from_millis(20);
+            },
+            |_, _| {},
+        );
+        bench.send(&start("early", -MS).corr("c").meta("traceparent", remote));
+        bench.send(&start("a", 0).corr("c").meta("traceparent", remote));
+        if has_stop {
+            bench.send(&stop("early", -MS, 2 * MS).corr("c")).send(&stop("a", 0, 5 * MS).corr("c"));
+        } else {
+            bench.pass(Duration::from_secs(1));
+        }
+        let (within, after) = (event("retry", 3 * MS).corr("c"), event("retry", 6 * MS).corr("c"));
+        let hits = event("cache", 6 * MS).int("hits", 1).corr("c");
+        bench.send(&after).send(&hits).send(&event("retry", -2 * MS).corr("c"));
+        if !has_stop {
+            bench.send(&within);
+        }
+        bench.settled();
+        let span = bench.span("a").clone();
+        assert!(span.events.is_empty(), "{span:#?}");
+        assert_eq!(bench.records.len(), if has_stop { 2 } else { 3 });
+        for record in &bench.records {
+            let trace = record.trace.expect("a trace");
+            assert_eq!((trace.trace_id, trace.flags), (span.trace_id, span.trace_flags));
+            let is_within = !has_stop && record.time.0 > EPOCH;
+            assert_eq!(trace.span_id, is_within.then_some(span.span_id), "{record:#?}");
+        }
+        bench.measured();
+        let exemplar = &bench.points("cache.hits")[""].exemplars[0];
+        assert_eq!(exemplar.span, Some((span.trace_id, span.span_id)));
+    }
+}
+
+#[test]
+fn a_record_names_the_span_of_its_identity_though_that_is_exported() {
+    let mut bench = bench();
+    bench.send(&start("a", 0).identity(1, 2, None)).send(&stop("a", 0, MS).identity(1, 2, None));
+    assert_eq!(bench.spans.len(), 1, "a span with an identity does not wait");
+    bench.send(&event("cache", 2 * MS).int("hits", 1).identity(1, 2, None));
+    bench.send(&event("cache", 2 * MS).int("misses", 1).identity(1, 3, None));
+    bench.pass(Duration::from_secs(1)).measured();
+    let span = bench.span("a");
+    let exemplar = &bench.points("cache.hits")[""].exemplars[0];
+    assert_eq!(exemplar.span, Some((span.trace_id, span.span_id)));
+    assert!(bench.points("cache.misses")[""].exemplars.is_empty(), "nobody has heard of that span");
+}
+
 #[test]
 fn records_keep_their_own_limits_and_the_redaction() {
     let mut bench = Bench::with(

@@ -1,8 +1,7 @@
 //! How a collection goes through all series in slices, and when series end.
 //!
 //! A collection has one time, later than that of the one before, and visits what was there when it began, in the order in
-//! which it came; what comes meanwhile waits for the next one. One that is to begin while another runs begins when that is
-//! over; of several that wait, the latest.
+//! which it came; what comes meanwhile waits for the next one. None begins while another runs.
 //!
 //! | series | cumulative sums and histograms, gauges; up-down sums always | differences |
 //! |---|---|---|
@@ -11,6 +10,10 @@
 //! | not measured, and idle for too long | a point without value, and it is gone | it is gone |
 //! | not measured, and its instance was without workers at the last collection too | the same | the same |
 //! | not measured, and its instrument has given way to another | the same | the same |
+//! | of an instrument that follows another in Prometheus, until that has ended | nothing | nothing |
+//!
+//! What is measured after the time of a collection, and before the series' turn comes, is in its point as well: a slice takes
+//! what is there when it is made.
 //!
 //! Gauges are no differences, but where those are wanted they come only when measured. A point without value is never in a
 //! `Metric` with others.
@@ -19,14 +22,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::MAX_AHEAD_NS;
 use crate::engine::attributes::Attributes;
-use crate::engine::metrics::aggregation::Aggregation;
 use crate::engine::metrics::aggregation::series::{OVERFLOW, Series};
 use crate::engine::metrics::aggregation::slab::Slot;
 use crate::engine::metrics::aggregation::value::{Last, Value, buckets, exponential_buckets};
+use crate::engine::metrics::aggregation::{Aggregation, is_roomy};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::point::{Buckets, ExponentialBuckets, Metric, Point, Points};
 use crate::engine::metrics::settings::Temporality;
+use crate::engine::steps;
 use crate::time::{Monotonic, Now, UnixNanos};
 use crate::worker::Source;
 
@@ -63,8 +68,10 @@ pub(super) struct Running {
 #[derive(Debug)]
 struct Visit {
     at: UnixNanos,
-    /// No gauge's point is before.
-    gauges_since: UnixNanos,
+    /// No gauge's point is before, nor any exemplar.
+    since: UnixNanos,
+    /// No series starts before, where that is said.
+    after: Option<UnixNanos>,
     /// Series have a point each time, and one without value at their end.
     repeats: bool,
     /// Series end without being idle.
@@ -94,24 +101,22 @@ struct Making<'a> {
 }
 
 impl Aggregation {
-    /// Begins a collection of this time, or of a slightly later one where that is not after the last.
+    /// Begins a collection of this time, or of a slightly later one where that is not after the last. Where it is far before
+    /// the last, a wrong clock was put right: times go on from here, and no start is behind them. While one is on its way
+    /// nothing begins: the caller asks first whether one is.
     pub(crate) fn begin(&mut self, at: UnixNanos, now: Now) {
         if self.running.is_some() {
-            let at = self.waiting.map_or(at, |(waiting, _)| at.max(waiting));
-            self.waiting = Some((at, now.mono));
             return;
         }
-        self.begin_now(at, now.mono);
-    }
-
-    fn begin_now(&mut self, at: UnixNanos, mono: Monotonic) {
-        let previous = self.last;
+        let previous = self.last.map(|last| {
+            if last.since(at) > MAX_AHEAD_NS { at.saturating_sub(MIN_INTERVAL_NS) } else { last }
+        });
         let at = previous.map_or(at, |previous| at.max(previous.saturating_add(MIN_INTERVAL_NS)));
         self.last = Some(at);
         self.running = Some(Running {
             at,
             previous,
-            mono,
+            mono: now.mono,
             until: self.next_number,
             instance: 0,
             stream: 0,
@@ -139,7 +144,7 @@ impl Aggregation {
         while budget > 0 {
             let next = self.in_order.range(running.instance..running.until).next();
             let Some((number, slot)) = next.map(|(number, slot)| (*number, *slot)) else {
-                self.finish();
+                self.shrink();
                 return;
             };
             if running.instance != number || !running.is_inside {
@@ -152,13 +157,6 @@ impl Aggregation {
             }
         }
         self.running = Some(running);
-    }
-
-    fn finish(&mut self) {
-        self.shrink();
-        if let Some((at, mono)) = self.waiting.take() {
-            self.begin_now(at, mono);
-        }
     }
 
     fn enter(&mut self, running: &mut Running, number: u64, slot: Slot) {
@@ -218,14 +216,23 @@ impl Aggregation {
         make: &mut impl FnMut(Metric),
     ) -> bool {
         let stream = self.streams.get_mut(slot).expect("a stream of an instance is there");
-        let slots = std::mem::take(&mut stream.series);
+        if stream.after == Some(running.at) {
+            *budget -= 1;
+            return true;
+        }
+        if stream.is_retired && running.series == 0 {
+            self.hold_back(slot, running.at);
+        }
+        let stream = self.streams.get_mut(slot).expect("seen above");
+        let mut slots = std::mem::take(&mut stream.series);
         let stream = self.streams.get(slot).expect("seen above");
         let instance = self.instances.get(stream.instance).expect("a stream has an instance");
         let kind = &stream.instrument.kind;
         let is_delta = self.rules.temporality == Temporality::Delta;
         let visit = Visit {
             at: running.at,
-            gauges_since: running.gauges_since(),
+            since: running.since(),
+            after: stream.after,
             repeats: !is_delta || *kind == Kind::UpDownCounter,
             may_end: stream.is_retired || (running.is_ending && instance.users == 0),
             mono: running.mono,
@@ -247,9 +254,10 @@ impl Aggregation {
         };
         let (mut valued, mut ended) = (making((slots.len() - from).min(*budget)), making(1));
         let mut gone: Vec<Slot> = Vec::new();
+        let (mut end, mut kept) = (from, from);
         let mut is_done = true;
-        for series_slot in &slots[from..] {
-            let series = self.series.get_mut(*series_slot).expect("a series of a stream is there");
+        while let Some(series_slot) = slots.get(end).copied() {
+            let series = self.series.get_mut(series_slot).expect("a series of a stream is there");
             if series.number >= running.until {
                 break;
             }
@@ -259,20 +267,26 @@ impl Aggregation {
                 break;
             }
             *budget -= 1;
+            end += 1;
+            steps::count();
             let attributes = match series.list {
                 OVERFLOW => &self.overflow,
                 list => self.lists.get(list).expect("a series has its attributes"),
             };
             if visit.ends(series) {
-                gone.push(*series_slot);
+                gone.push(series_slot);
                 if visit.repeats {
                     ended.push(visit.last_point(series, attributes), make);
                 }
-            } else if series.is_measured || visit.repeats {
+                continue;
+            }
+            slots[kept] = series_slot;
+            kept += 1;
+            if series.is_measured || visit.repeats {
                 let is_changed = visit.changes(series);
                 valued.push(visit.point(series, attributes), make);
                 if is_changed {
-                    self.written.touch_series(*series_slot, series);
+                    self.written.touch_series(series_slot, series);
                 }
             }
         }
@@ -280,20 +294,36 @@ impl Aggregation {
         ended.flush(make);
         self.counters.expired += gone.len() as u64;
         gone.iter().for_each(|series| drop(self.remove_series(*series)));
-        let stream = self.streams.get_mut(slot).expect("seen above");
-        stream.series = slots;
-        if !gone.is_empty() {
-            let series = &self.series;
-            stream.series.retain(|slot| series.get(*slot).is_some());
-            stream.series.shrink_to_fit();
+        // A slice costs what it has visited: the rest of the list is moved, and not looked at.
+        slots.drain(kept..end);
+        if is_done && is_roomy(slots.capacity(), slots.len()) {
+            slots.shrink_to_fit();
         }
+        self.streams.get_mut(slot).expect("seen above").series = slots;
         is_done
+    }
+
+    /// This collection has points of a stream that has given way: those that follow it in Prometheus have none.
+    fn hold_back(&mut self, retired: Slot, at: UnixNanos) {
+        let stream = self.streams.get(retired).expect("it is being visited");
+        let instance = self.instances.get(stream.instance).expect("a stream has an instance");
+        let follows = |slot: &Slot| {
+            let other = self.streams.get(*slot);
+            other.is_some_and(|other| other.number > stream.number && other.is_alike(stream))
+        };
+        let following: Vec<Slot> = instance.streams.iter().copied().filter(follows).collect();
+        for slot in following {
+            if let Some(following) = self.streams.get_mut(slot) {
+                following.after = Some(at);
+            }
+            self.touch_stream(slot);
+        }
     }
 }
 
 impl Running {
-    /// Gauges' times are after the collection before.
-    fn gauges_since(&self) -> UnixNanos {
+    /// The times of gauges and exemplars are after the collection before: what is older than what was sent is refused.
+    fn since(&self) -> UnixNanos {
         let since = match self.previous {
             Some(previous) => previous.saturating_add(MIN_INTERVAL_NS),
             None => self.at.saturating_sub(FIRST_INTERVAL_NS),
@@ -315,7 +345,9 @@ impl Visit {
 
     /// A clock that was set back must not put a start behind its points.
     fn start(&self, series: &Series) -> UnixNanos {
-        series.start.min(self.at.saturating_sub(1))
+        let after = self.after.filter(|after| *after < self.at);
+        let start = after.map_or(series.start, |after| series.start.max(after));
+        start.min(self.at.saturating_sub(1))
     }
 
     /// The next point of a series, which begins anew after it if its points are differences.
@@ -323,7 +355,8 @@ impl Visit {
         series.start = self.start(series);
         series.is_measured = false;
         let shift = series.value.exemplar_shift();
-        let exemplars = series.exemplars.take(shift, series.start, self.at);
+        let since = self.since.max(series.start.saturating_add(1));
+        let exemplars = series.exemplars.take(shift, since, self.at);
         let attributes = Arc::clone(attributes);
         let (start, time) = (series.start, self.at);
         let point = match &series.value {
@@ -348,7 +381,7 @@ impl Visit {
     }
 
     fn gauge(&self, last: &Last, attributes: Arc<Attributes>) -> AnyPoint {
-        let time = last.time.clamp(self.gauges_since, self.at);
+        let time = last.time.clamp(self.since, self.at);
         AnyPoint::Number(Point {
             attributes,
             start: time,

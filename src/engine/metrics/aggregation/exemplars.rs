@@ -90,9 +90,10 @@ impl Exemplars {
         true
     }
 
-    /// Takes all, by value and one a bucket, with times in (`start`, `time`]: an exemplar may be of a measurement that
-    /// arrived before its span was known, and on a worker's clock that is not quite the bridge's.
-    pub(super) fn take(&mut self, shift: u32, start: UnixNanos, time: UnixNanos) -> Vec<Exemplar> {
+    /// Takes all, by value and one a bucket, with times from `since` to `time`: an exemplar may be of a measurement that
+    /// arrived before its span was known, or on a worker's clock that is not quite the bridge's; and one that is older
+    /// than the last of its bucket is refused.
+    pub(super) fn take(&mut self, shift: u32, since: UnixNanos, time: UnixNanos) -> Vec<Exemplar> {
         let Some(mut kept) = self.0.take() else { return Vec::new() };
         // Buckets may have become one since; the last offered stands for them.
         kept.reverse();
@@ -103,7 +104,7 @@ impl Exemplars {
             is_new
         });
         kept.sort_by(|a, b| a.value.as_f64().total_cmp(&b.value.as_f64()));
-        let earliest = start.saturating_add(1).min(time);
+        let earliest = since.min(time);
         let exemplar = |kept: Kept| Exemplar {
             time: kept.time.clamp(earliest, time),
             value: kept.value,
@@ -188,6 +189,6 @@ mod tests {
         }
         let taken = exemplars.take(0, UnixNanos(10), UnixNanos(20));
         let times: Vec<i64> = taken.iter().map(|exemplar| exemplar.time.0).collect();
-        assert_eq!(times, [11, 15, 20]);
+        assert_eq!(times, [10, 15, 20]);
     }
 }

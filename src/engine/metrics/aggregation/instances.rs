@@ -1,6 +1,7 @@
 //! Who has series: a node and a worker id, whatever process is behind it.
 //!
-//! Workers *attach* with their first measurement and *detach* when they are lost. An instance without workers departs: the
+//! Workers *attach* with their first measurement, or with their first stream where their instance is there already, and *detach*
+//! when they are lost. An instance without workers departs: the
 //! next collection repeats its series, the one after ends them, and then nothing is left of it. A worker that attaches
 //! before goes on with what is there.
 
@@ -72,6 +73,20 @@ impl Aggregation {
         let id = instance.id(slot);
         self.touch_instance(slot);
         id
+    }
+
+    /// The instance of a worker that has come and has measured nothing yet, if it is there: it does not depart while the worker
+    /// loads a model. Which pool it has may be said only later.
+    pub(crate) fn attach_again(
+        &mut self,
+        key: InstanceKey,
+        described: Described,
+        next_source: &mut u64,
+    ) -> Option<InstanceId> {
+        let slot = self.by_key.get(&key).copied()?;
+        let known = self.instances.get(slot)?.source.pool.clone();
+        let described = Described { pool: described.pool.or(known), ..described };
+        Some(self.attach(key, described, next_source))
     }
 
     /// A worker of it is lost.
@@ -146,7 +161,7 @@ impl Instance {
         }
     }
 
-    fn id(&self, slot: Slot) -> InstanceId {
+    pub(super) fn id(&self, slot: Slot) -> InstanceId {
         InstanceId { slot, generation: generation(self.number) }
     }
 }

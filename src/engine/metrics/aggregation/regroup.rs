@@ -36,12 +36,15 @@ impl Aggregation {
         self.instance(id).map(|instance| &instance.key)
     }
 
-    /// Moves an instance with all that it has to `other`, where nobody is attached to it yet. `None` if it is not here, or
-    /// one with its key is there already: two workers of different ids were shown as one.
+    /// Moves an instance with all that it has to `other`, where nobody is attached to it yet. `None` if it is not here. Where
+    /// one with its key is there already, because two workers of different ids are shown as one, that one goes on for both,
+    /// and what the other had counts as expired.
     pub(crate) fn move_instance(&mut self, id: InstanceId, other: &mut Self) -> Option<InstanceId> {
         let instance = self.instance(id)?;
-        if other.by_key.contains_key(&instance.key) {
-            return None;
+        if let Some(slot) = other.by_key.get(&instance.key).copied() {
+            let streams = instance.streams.iter().filter_map(|stream| self.streams.get(*stream));
+            other.counters.expired += streams.map(|stream| stream.series.len() as u64).sum::<u64>();
+            return other.instances.get(slot).map(|there| there.id(slot));
         }
         let mut moved = Instance::new(other.number(), instance.key.clone(), instance.source.clone());
         moved.users = 0;
@@ -59,6 +62,7 @@ impl Aggregation {
         let mut moved = Stream::new(other.number(), instance, stream.instrument.clone());
         moved.is_questioned = stream.is_questioned;
         moved.is_retired = stream.is_retired;
+        moved.after = stream.after;
         let moved = other.put_stream(moved);
         for series in all {
             self.move_series(series, other, moved);

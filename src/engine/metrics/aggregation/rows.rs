@@ -75,7 +75,6 @@ pub(crate) struct AggregationHead {
     next_number: u64,
     last: Option<UnixNanos>,
     running: Option<Running>,
-    waiting: Option<(UnixNanos, Monotonic)>,
     counters: Counters,
     fingerprint: u64,
     is_delta: bool,
@@ -93,6 +92,7 @@ struct InstanceRow {
 struct StreamRow {
     instance: u64,
     instrument: Arc<Instrument>,
+    after: Option<UnixNanos>,
     is_questioned: bool,
     is_retired: bool,
 }
@@ -196,7 +196,6 @@ impl Aggregation {
             next_number: self.next_number,
             last: self.last,
             running: self.running.clone(),
-            waiting: self.waiting,
             counters: self.counters.clone(),
             fingerprint: self.rules.fingerprint,
             is_delta: self.rules.temporality == Temporality::Delta,
@@ -234,6 +233,7 @@ impl Aggregation {
         let row = StreamRow {
             instance: instance.number,
             instrument: Arc::clone(&stream.instrument),
+            after: stream.after,
             is_questioned: stream.is_questioned,
             is_retired: stream.is_retired,
         };
@@ -294,7 +294,7 @@ impl AggregationRows {
     ) -> (Aggregation, u64) {
         let mut own = Aggregation::new(settings, reorder_window);
         own.next_number = head.next_number;
-        (own.last, own.running, own.waiting) = (head.last, head.running, head.waiting);
+        (own.last, own.running) = (head.last, head.running);
         own.counters = head.counters;
         let mut restoring = Restoring {
             has_other_rules: own.rules.fingerprint != head.fingerprint,
@@ -351,9 +351,13 @@ impl Restoring {
     fn stream(&mut self, number: u64, row: StreamRow) -> Option<()> {
         let instance =
             self.instances.get(&row.instance).copied().filter(|_| number < self.own.next_number)?;
+        if !row.is_retired && self.own.named_streams(instance, &row.instrument) != [None; 2] {
+            return None;
+        }
         let mut stream = Stream::new(number, instance, self.shared(row.instrument));
         stream.is_questioned = row.is_questioned || self.has_other_rules;
         stream.is_retired = row.is_retired;
+        stream.after = row.after;
         let slot = self.own.put_stream(stream);
         self.streams.insert(number, slot);
         Some(())

@@ -1,9 +1,10 @@
 //! How measurements find their series, and what the limits do.
 //!
-//! Instruments of one instance are one stream if their names (letters' case apart), units and kinds are equal. With the
-//! same name and another unit or kind they are in conflict: what came first stays, the measurement is lost, counted, and
-//! told once. An instrument of before a restart that is in conflict with what the settings say now gives way instead: its
-//! series end as those that expire.
+//! Instruments of one instance are one stream if their names (letters' case apart), units and kinds are equal. They are in
+//! conflict with the same name and another unit or kind, and with another name where Prometheus has one for both: what
+//! came first stays, the measurement is lost, counted, and told once. An instrument of before a restart that is in conflict
+//! with what the settings say now gives way instead: its series end as those that expire, and until then those that follow
+//! under its name in Prometheus have no points, for no time has two.
 //!
 //! | limit | what is beyond |
 //! |---|---|
@@ -22,6 +23,7 @@ use crate::engine::metrics::aggregation::value::{Taken, Value};
 use crate::engine::metrics::aggregation::{Aggregation, InstanceId, Recorded, SeriesId, generation};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
+use crate::engine::metrics::prometheus::prometheus_name;
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::steps;
 use crate::time::{Monotonic, Now, UnixNanos};
@@ -49,12 +51,26 @@ pub(super) struct Stream {
     pub(super) series: SmallVec<[Slot; 4]>,
     /// One of them.
     pub(super) overflow: Option<Slot>,
+    /// One that it follows in Prometheus had its last points in this collection, which has none of it: its series start
+    /// then at the earliest.
+    pub(super) after: Option<UnixNanos>,
+    /// Of its instance and its names.
+    hashes: [u64; 2],
     /// It was made under other settings, and has not been measured under these.
     pub(super) is_questioned: bool,
     /// It has given way to another with its name: nothing finds it any more.
     pub(super) is_retired: bool,
     pub(super) is_dirty: bool,
     pub(super) is_written: bool,
+}
+
+/// Under which name a stream is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// Its own.
+    Own,
+    /// The one that Prometheus gives it.
+    Prometheus,
 }
 
 /// A list of attributes of a stream, and what was measured with it.
@@ -144,8 +160,11 @@ impl Aggregation {
     /// The stream of an instrument whose number has been seen.
     fn known_stream(&self, id: InstanceId, measured: &Measured<'_>) -> Option<Slot> {
         let numbers = &self.instance(id)?.numbers;
-        let at = numbers.binary_search_by_key(&measured.number, |(number, _)| *number).ok()?;
-        let slot = numbers[at].1;
+        let order = |(number, _): &(u32, Slot)| {
+            steps::count();
+            number.cmp(&measured.number)
+        };
+        let slot = numbers[numbers.binary_search_by(order).ok()?].1;
         let stream = self.streams.get(slot)?;
         Arc::ptr_eq(&stream.instrument, measured.instrument).then_some(slot)
     }
@@ -157,9 +176,10 @@ impl Aggregation {
             self.counters.no_room += 1;
             return Err(Recorded::NoRoom);
         }
-        if let Some(slot) = self.named_stream(id.slot, &instrument.name) {
+        let named = self.named_streams(id.slot, instrument);
+        for slot in named.into_iter().flatten() {
             let stream = self.streams.get_mut(slot).expect("a name leads to its stream");
-            if stream.instrument.unit == instrument.unit && stream.instrument.kind == instrument.kind {
+            if is_one(&stream.instrument, instrument) {
                 if stream.instrument == *instrument {
                     // The same words in the mapping's own copy, which all instances share and the next look finds.
                     stream.instrument = Arc::clone(instrument);
@@ -175,8 +195,8 @@ impl Aggregation {
                 self.say_conflict(id.slot, kept, instrument);
                 return Err(Recorded::Conflict);
             }
-            self.retire(slot);
         }
+        named.into_iter().flatten().for_each(|slot| self.retire(slot));
         let instance = self.instances.get(id.slot).expect("seen above");
         if instance.streams.len() >= self.rules.max_instruments_per_worker {
             self.say_no_room(id.slot, instrument);
@@ -188,23 +208,38 @@ impl Aggregation {
         Ok(slot)
     }
 
-    fn named_stream(&self, instance: Slot, name: &str) -> Option<Slot> {
-        let is_named = |slot: &Slot| {
-            self.streams.get(*slot).is_some_and(|stream| {
-                stream.instance == instance && stream.instrument.name.eq_ignore_ascii_case(name)
-            })
+    /// The streams that have an instrument's name, and its name in Prometheus; one that has both comes first.
+    pub(super) fn named_streams(&self, instance: Slot, instrument: &Instrument) -> [Option<Slot>; 2] {
+        let translated = prometheus_name(instrument);
+        let [own, in_prometheus] = name_hashes(instance, &instrument.name, &translated);
+        let find = |hash, naming, is_named: &dyn Fn(&Instrument) -> bool| {
+            let is_it = |entry: &(Slot, Naming)| {
+                steps::count();
+                entry.1 == naming
+                    && self
+                        .streams
+                        .get(entry.0)
+                        .is_some_and(|stream| stream.instance == instance && is_named(&stream.instrument))
+            };
+            self.by_name.find(hash, is_it).map(|(slot, _)| *slot)
         };
-        self.by_name.find(name_hash(instance, name), is_named).copied()
+        let own = find(own, Naming::Own, &|other| other.name.eq_ignore_ascii_case(&instrument.name));
+        let alike = find(in_prometheus, Naming::Prometheus, &|other| prometheus_name(other) == translated);
+        [own, alike.filter(|alike| own != Some(*alike))]
     }
 
     pub(super) fn put_stream(&mut self, stream: Stream) -> Slot {
-        let (instance, hash, is_retired) = (stream.instance, stream.name_hash(), stream.is_retired);
+        let (instance, is_retired) = (stream.instance, stream.is_retired);
         let slot = self.streams.insert(stream);
         self.instances.get_mut(instance).expect("a stream has an instance").streams.push(slot);
         if !is_retired {
             let streams = &self.streams;
-            let hash_of = |slot: &Slot| streams.get(*slot).map_or(0, Stream::name_hash);
-            self.by_name.insert_unique(hash, slot, hash_of);
+            let hash_of = |(slot, naming): &(Slot, Naming)| {
+                streams.get(*slot).map_or(0, |stream| stream.name_hash(*naming))
+            };
+            for entry in [(slot, Naming::Own), (slot, Naming::Prometheus)] {
+                self.by_name.insert_unique(hash_of(&entry), entry, hash_of);
+            }
         }
         self.touch_stream(slot);
         slot
@@ -229,8 +264,11 @@ impl Aggregation {
 
     fn forget_name(&mut self, slot: Slot) {
         let Some(stream) = self.streams.get(slot) else { return };
-        if let Ok(entry) = self.by_name.find_entry(stream.name_hash(), |own| *own == slot) {
-            entry.remove();
+        for naming in [Naming::Own, Naming::Prometheus] {
+            let is_it = |entry: &(Slot, Naming)| *entry == (slot, naming);
+            if let Ok(entry) = self.by_name.find_entry(stream.name_hash(naming), is_it) {
+                entry.remove();
+            }
         }
         if let Some(instance) = self.instances.get_mut(stream.instance) {
             instance.numbers.retain(|(_, stream)| *stream != slot);
@@ -346,12 +384,15 @@ impl Aggregation {
 
 impl Stream {
     pub(super) fn new(number: u64, instance: Slot, instrument: Arc<Instrument>) -> Self {
+        let hashes = name_hashes(instance, &instrument.name, &prometheus_name(&instrument));
         Self {
             number,
             instance,
             instrument,
             series: SmallVec::new(),
             overflow: None,
+            after: None,
+            hashes,
             is_questioned: false,
             is_retired: false,
             is_dirty: false,
@@ -359,8 +400,18 @@ impl Stream {
         }
     }
 
-    pub(super) fn name_hash(&self) -> u64 {
-        name_hash(self.instance, &self.instrument.name)
+    pub(super) const fn name_hash(&self, naming: Naming) -> u64 {
+        let [own, in_prometheus] = self.hashes;
+        match naming {
+            Naming::Own => own,
+            Naming::Prometheus => in_prometheus,
+        }
+    }
+
+    /// Whether Prometheus has one name for both.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        self.hashes[1] == other.hashes[1]
+            && prometheus_name(&self.instrument) == prometheus_name(&other.instrument)
     }
 }
 
@@ -388,10 +439,15 @@ impl Series {
     }
 }
 
-/// Letters' case does not count: instruments' names are ASCII.
-fn name_hash(instance: Slot, name: &str) -> u64 {
+/// Whether they are one stream. Letters' case does not count: instruments' names are ASCII.
+fn is_one(own: &Instrument, other: &Instrument) -> bool {
+    own.name.eq_ignore_ascii_case(&other.name) && own.unit == other.unit && own.kind == other.kind
+}
+
+/// Of a name, and of the one in Prometheus.
+fn name_hashes(instance: Slot, name: &str, translated: &str) -> [u64; 2] {
     let lower: SmallVec<[u8; 96]> = name.bytes().map(|byte| byte.to_ascii_lowercase()).collect();
-    xxh3_64_with_seed(&lower, u64::from(instance))
+    [&lower, translated.as_bytes()].map(|name| xxh3_64_with_seed(name, u64::from(instance)))
 }
 
 /// Streams with the same attributes are spread by an odd factor.

@@ -14,7 +14,7 @@ use super::*;
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
 use crate::engine::metrics::point::{Metric, Points};
-use crate::time::Now;
+use crate::time::{Monotonic, Now};
 
 const WINDOW: Duration = Duration::from_millis(500);
 /// When the tests begin.

@@ -32,17 +32,16 @@ fn measured(measurement: &Measurement, rules: &Rules) -> MeasurementReport {
     let (instrument, rule) = match &measurement.becomes {
         Becomes::Metric(target) => (Some(Arc::clone(&target.instrument)), target.rule),
         Becomes::Nothing(rule) => (None, Some(*rule)),
-        Becomes::Never(_) | Becomes::NoRoom => (None, None),
+        Becomes::Never(_) => (None, None),
     };
     let because = match &measurement.becomes {
         Becomes::Never(because) => (*because).to_owned(),
-        Becomes::NoRoom => "no metric: there are too many instruments".to_owned(),
         Becomes::Nothing(rule) => format!("no metric: {} says so", by_rule(*rule)),
         Becomes::Metric(_) if measurement.measured == 0 && measurement.not_numbers > 0 => {
             "not a number".to_owned()
         }
         Becomes::Metric(_) if measurement.measured == 0 && measurement.repeated > 0 => {
-            "another measurement of the event says the same in another unit".to_owned()
+            "another measurement of the event has the same name in Prometheus".to_owned()
         }
         Becomes::Metric(target) => match target.rule {
             Some(rule) => format!("{}; {}", by_rule(rule), target.because),

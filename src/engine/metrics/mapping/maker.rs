@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::bounds::Bounds;
 use super::instruments::Instruments;
 use super::names::{annotation, instrument_name};
@@ -10,6 +12,7 @@ use super::rules::{CompiledRule, Rules};
 use super::shape::{Form, Shape, event_shape, never, shape};
 use super::units::Scale;
 use crate::engine::metrics::instrument::{Instrument, Kind};
+use crate::engine::metrics::prometheus::prometheus_name;
 use crate::engine::metrics::settings::{MetricRule, MetricSettings, RuleInstrument};
 
 /// Makes plans of names.
@@ -23,15 +26,10 @@ pub(super) struct Maker<'a> {
 impl Maker<'_> {
     /// The place of a measurement in its plan; `hint` is where it probably is.
     pub(super) fn place(&mut self, plan: &mut Plan, key: &str, hint: usize) -> usize {
-        let Some(at) = plan.known.position(key, hint) else {
+        plan.known.position(key, hint).unwrap_or_else(|| {
             let becomes = self.becomes(plan, key);
-            return plan.known.add(key, becomes);
-        };
-        if matches!(plan.known.at(at).becomes, Becomes::NoRoom) {
-            // There may be room by now.
-            plan.known.at_mut(at).becomes = self.becomes(plan, key);
-        }
-        at
+            plan.known.add(key, becomes)
+        })
     }
 
     fn becomes(&mut self, plan: &mut Plan, key: &str) -> Becomes {
@@ -65,18 +63,18 @@ impl Maker<'_> {
             unit: unit.into(),
             description: says.and_then(|rule| rule.description.as_deref()).unwrap_or_default().into(),
         };
-        match self.instruments.intern(instrument) {
-            None => Becomes::NoRoom,
-            Some((instrument, number)) => Becomes::Metric(Target {
-                instrument,
-                number,
-                scale,
-                rule: place,
-                is_conditional: rule.is_some_and(CompiledRule::is_conditional),
-                takes_several: says.is_some_and(|rule| rule.name.is_some()),
-                because: sampled.unwrap_or(shape.because),
-            }),
-        }
+        let in_prometheus = xxh3_64(prometheus_name(&instrument).as_bytes());
+        let (instrument, number) = self.instruments.intern(instrument);
+        Becomes::Metric(Target {
+            instrument,
+            number,
+            in_prometheus,
+            scale,
+            rule: place,
+            is_conditional: rule.is_some_and(CompiledRule::is_conditional),
+            takes_several: says.is_some_and(|rule| rule.name.is_some()),
+            because: sampled.unwrap_or(shape.because),
+        })
     }
 
     fn kind(&self, form: Form, rule: Option<&MetricRule>, unit: &str) -> Kind {

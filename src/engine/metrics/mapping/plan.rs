@@ -98,8 +98,6 @@ pub(super) enum Becomes {
     Never(&'static str),
     /// No metric, because the rule at this place says so.
     Nothing(usize),
-    /// No metric, because there are too many instruments.
-    NoRoom,
     /// A measurement of an instrument.
     Metric(Target),
 }
@@ -109,6 +107,8 @@ pub(super) enum Becomes {
 pub(super) struct Target {
     pub(super) instrument: Arc<Instrument>,
     pub(super) number: u32,
+    /// Stands for the instrument's name in Prometheus.
+    pub(super) in_prometheus: u64,
     pub(super) scale: Scale,
     /// The place of the rule that decides.
     pub(super) rule: Option<usize>,
@@ -310,11 +310,11 @@ mod tests {
             known.begin();
             if known.position("usual", 0).is_none() {
                 assert_eq!(number, 0, "it is in use, and stays");
-                known.add("usual", Becomes::NoRoom);
+                known.add("usual", Becomes::Nothing(0));
             }
             let key = number.to_string();
             assert_eq!(known.position(&key, number), None);
-            let at = known.add(&key, Becomes::NoRoom);
+            let at = known.add(&key, Becomes::Nothing(0));
             assert_eq!(known.position(&key, 0), Some(at));
         }
         assert_eq!(known.iter().count(), MAX_KNOWN);

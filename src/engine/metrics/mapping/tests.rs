@@ -249,6 +249,21 @@ fn one_quantity_in_two_units_counts_once_and_a_named_instrument_takes_several() 
     bench.span("call.stop", &[("duration_ms", AttributeValue::Int(2))], 2_000_000);
     bench.event("a.b", &[("wait_ms", Int(2)), ("wait_us", Int(2_000))], &[]);
     assert_eq!(bench.made, ["call.duration [s] histogram/17 0.002 {}", "a.b.wait [s] histogram/17 0.002 {}"]);
+    for (first, second) in [
+        ("duration", "duration_seconds"),
+        ("rss_mb", "rss_bytes"),
+        ("rss_bytes", "rss_mb"),
+        ("latency_ms", "latency_seconds"),
+        ("total.loss", "total_loss"),
+    ] {
+        let mut bench = Bench::new();
+        let verdict = bench.event("a.b", &[(first, Int(2)), (second, Int(3)), ("other", Int(1))], &[]);
+        assert_eq!((verdict.measured, bench.made.len()), (2, 2), "{first} and {second}");
+        let reports = bench.mapping.explain();
+        let repeated: Vec<_> = reports[0].becomes.iter().filter(|one| one.repeated > 0).collect();
+        assert_eq!(repeated.len(), 1);
+        assert_eq!((&*repeated[0].measurement, repeated[0].repeated), (second, 1));
+    }
     let named = |measurement: &str| MetricRule {
         measurement: Some(measurement.to_owned()),
         name: Some("tokens".to_owned()),
@@ -352,14 +367,11 @@ fn a_rule_switches_off_and_the_event_is_ruled_out() {
     let off = MetricRule { instrument: Some(RuleInstrument::None), ..rule("debug.*") };
     let mut bench = Bench::of_rules(vec![off]);
     let counted = bench.event("debug.hit", &[], &[]);
-    assert_eq!(counted, Verdict { ruled_out: 1, is_ruled_out: true, ..Verdict::default() });
+    assert_eq!(counted, Verdict { ruled_out: 1, ..Verdict::default() });
     let measured = bench.event("debug.hit", &[("bytes", Int(1))], &[]);
-    assert_eq!(
-        measured,
-        Verdict { ruled_out: 1, has_eligible: true, is_ruled_out: true, ..Verdict::default() }
-    );
+    assert_eq!(measured, Verdict { ruled_out: 1, has_eligible: true, ..Verdict::default() });
     let span = bench.span("debug.run.stop", &[], 1);
-    assert!(span.is_ruled_out);
+    assert_eq!((span.measured, span.ruled_out), (0, 1));
     assert!(bench.made.is_empty());
 }
 
@@ -379,8 +391,8 @@ fn conditions_are_on_metadata() {
     ] {
         let verdict = bench.event("a.b", &[("bytes", Int(1))], metadata);
         assert_eq!(
-            (verdict.measured == 1, verdict.is_ruled_out),
-            (is_measured, !is_measured),
+            (verdict.measured, verdict.ruled_out),
+            (u32::from(is_measured), u32::from(!is_measured)),
             "{metadata:?}"
         );
     }
@@ -388,7 +400,7 @@ fn conditions_are_on_metadata() {
     let of_span = [("model", text("gpt-4")), ("snakepit.tool", text("t"))];
     assert_eq!(bench.span("a.b.stop", &of_span, 1).measured, 1);
     let failed = [of_span[0], of_span[1], ("error.type", text("Cancelled"))];
-    assert!(bench.span("a.b.stop", &failed, 1).is_ruled_out);
+    assert_eq!(bench.span("a.b.stop", &failed, 1).ruled_out, 1);
 }
 
 #[test]

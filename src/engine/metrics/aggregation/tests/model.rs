@@ -9,6 +9,7 @@ pub(super) struct Said {
     pub(super) worker: String,
     pub(super) pool: String,
     pub(super) name: String,
+    pub(super) in_prometheus: String,
     pub(super) temporality: Temporality,
     pub(super) attributes: String,
     pub(super) start: i64,
@@ -53,6 +54,28 @@ struct ModelSeries {
 struct ModelStream {
     instrument: Arc<Instrument>,
     series: Vec<(usize, ModelSeries)>,
+    /// Rules have changed since it was measured.
+    is_questioned: bool,
+    is_retired: bool,
+    /// The collection that has none of it, for the sake of one that it follows.
+    after: Option<i64>,
+}
+
+/// What Prometheus makes of the names and units of these tests.
+pub(super) fn in_prometheus(instrument: &Instrument) -> String {
+    let mut name = instrument.name.to_lowercase().replace('.', "_");
+    let word = match &*instrument.unit {
+        "s" => "_seconds",
+        "By" => "_bytes",
+        unit => unit,
+    };
+    if !name.ends_with(word) {
+        name += word;
+    }
+    if instrument.kind == Kind::Counter {
+        name = name.replace("_total", "") + "_total";
+    }
+    name
 }
 
 #[derive(Debug)]
@@ -88,7 +111,6 @@ pub(super) struct Model {
     serial: usize,
     last: Option<i64>,
     running: Option<Collection>,
-    waiting: Option<(i64, u64)>,
 }
 
 fn of<T>(list: &mut [(usize, T)], serial: usize) -> Option<&mut T> {
@@ -100,7 +122,7 @@ pub(super) type Offered = (usize, usize, usize);
 
 impl Model {
     pub(super) fn new(settings: MetricSettings) -> Self {
-        Self { settings, instances: Vec::new(), serial: 0, last: None, running: None, waiting: None }
+        Self { settings, instances: Vec::new(), serial: 0, last: None, running: None }
     }
 
     fn serial(&mut self) -> usize {
@@ -148,23 +170,41 @@ impl Model {
                 stream.series.iter().filter(|(_, series)| series.attributes != "overflow").count()
             })
             .sum();
-        let lower = instrument.name.to_lowercase();
-        let known =
-            instance.streams.iter().position(|(_, stream)| stream.instrument.name.to_lowercase() == lower);
-        let known = match known {
+        let lower = |instrument: &Instrument| instrument.name.to_lowercase();
+        let is_same = |stream: &ModelStream| {
+            let own = &stream.instrument;
+            lower(own) == lower(instrument) && own.unit == instrument.unit && own.kind == instrument.kind
+        };
+        let is_rival = |stream: &ModelStream| {
+            let own = &stream.instrument;
+            !stream.is_retired
+                && (lower(own) == lower(instrument) || in_prometheus(own) == in_prometheus(instrument))
+        };
+        let live = |stream: &ModelStream| !stream.is_retired && is_same(stream);
+        let known = match instance.streams.iter().position(|(_, stream)| live(stream)) {
             Some(at) => {
-                let own = &instance.streams[at].1.instrument;
-                if own.unit != instrument.unit || own.kind != instrument.kind {
-                    return ("conflict", None);
-                }
+                instance.streams[at].1.is_questioned = false;
                 at
             }
             None => {
+                let mut rivals: Vec<&mut ModelStream> = Vec::new();
+                for (_, stream) in &mut instance.streams {
+                    if is_rival(stream) {
+                        rivals.push(stream);
+                    }
+                }
+                if rivals.iter().any(|rival| !rival.is_questioned) {
+                    return ("conflict", None);
+                }
+                rivals.into_iter().for_each(|rival| rival.is_retired = true);
                 if instance.streams.len() >= self.settings.max_instruments_per_worker {
                     return ("no room", None);
                 }
                 let instrument = Arc::clone(instrument);
-                instance.streams.push((new_stream, ModelStream { instrument, series: Vec::new() }));
+                let (is_questioned, is_retired, after) = (false, false, None);
+                let series = Vec::new();
+                let new = ModelStream { instrument, series, is_questioned, is_retired, after };
+                instance.streams.push((new_stream, new));
                 instance.streams.len() - 1
             }
         };
@@ -231,12 +271,12 @@ impl Model {
 
     pub(super) fn begin(&mut self, at: i64, mono: u64) {
         if self.running.is_some() {
-            let at = self.waiting.map_or(at, |(waiting, _)| at.max(waiting));
-            self.waiting = Some((at, mono));
             return;
         }
-        let at = self.last.map_or(at, |last| at.max(last + 1_000_000));
-        let since = self.last.map_or(at - 300_000_000_000, |last| last + 1_000_000);
+        let is_far_ahead = |last: i64| last > at + 600_000_000_000;
+        let last = self.last.map(|last| if is_far_ahead(last) { at - 1_000_000 } else { last });
+        let at = last.map_or(at, |last| at.max(last + 1_000_000));
+        let since = last.map_or(at - 300_000_000_000, |last| last + 1_000_000);
         self.last = Some(at);
         let mut steps = std::collections::VecDeque::new();
         for (instance, own) in &self.instances {
@@ -247,6 +287,13 @@ impl Model {
             steps.push_back(Step::Leave(*instance));
         }
         self.running = Some(Collection { at, since, mono, steps, ending: false });
+    }
+
+    /// Whatever is measured now may take the place of what was.
+    pub(super) fn change_rules(&mut self) {
+        for (_, instance) in &mut self.instances {
+            instance.streams.iter_mut().for_each(|(_, stream)| stream.is_questioned = true);
+        }
     }
 
     pub(super) fn is_collecting(&self) -> bool {
@@ -267,11 +314,7 @@ impl Model {
         let Some(mut running) = self.running.take() else { return said };
         loop {
             let Some(step) = running.steps.front().copied() else {
-                if budget > 0 {
-                    if let Some((at, mono)) = self.waiting.take() {
-                        self.begin(at, mono);
-                    }
-                } else {
+                if budget == 0 {
                     self.running = Some(running);
                 }
                 return said;
@@ -290,6 +333,13 @@ impl Model {
                 }
                 Step::Visit(instance, stream, series) => {
                     budget -= 1;
+                    if self.is_held_back(running.at, instance, stream) {
+                        let is_of = |step: &Step| matches!(step, Step::Visit(_, own, _) if *own == stream);
+                        while running.steps.front().is_some_and(is_of) {
+                            running.steps.pop_front();
+                        }
+                        continue;
+                    }
                     said.extend(self.visit(&running, (instance, stream, series)));
                 }
                 Step::Leave(instance) => {
@@ -303,6 +353,24 @@ impl Model {
         }
     }
 
+    /// Whether a stream has no points in this collection; holds back those that follow one that has given way.
+    fn is_held_back(&mut self, at: i64, instance: usize, stream: usize) -> bool {
+        let streams = &mut of(&mut self.instances, instance).unwrap().streams;
+        let place = streams.iter().position(|(serial, _)| *serial == stream).unwrap();
+        let (before, following) = streams.split_at_mut(place + 1);
+        let own = &before[place].1;
+        if own.after == Some(at) {
+            return true;
+        }
+        if own.is_retired {
+            let name = in_prometheus(&own.instrument);
+            for (_, other) in following.iter_mut().filter(|(_, o)| in_prometheus(&o.instrument) == name) {
+                other.after = Some(at);
+            }
+        }
+        false
+    }
+
     fn visit(&mut self, running: &Collection, (instance, stream, series): Offered) -> Option<Said> {
         let is_delta = self.settings.temporality == Temporality::Delta;
         let idle = self.settings.series_idle.as_nanos() as u64;
@@ -311,7 +379,13 @@ impl Model {
         let is_deserted = own_instance.users == 0;
         let own_stream = of(&mut own_instance.streams, stream).unwrap();
         let instrument = Arc::clone(&own_stream.instrument);
+        let (is_retired, after) = (own_stream.is_retired, own_stream.after);
         let own = of(&mut own_stream.series, series).unwrap();
+        let start = match after {
+            Some(after) if after < running.at => own.start.max(after),
+            Some(_) | None => own.start,
+        };
+        let start = start.min(running.at - 1);
         let repeats = !is_delta || instrument.kind == Kind::UpDownCounter;
         let temporality = match instrument.kind {
             Kind::Gauge | Kind::UpDownCounter => Temporality::Cumulative,
@@ -321,6 +395,7 @@ impl Model {
             worker: worker.clone(),
             pool: pool.clone(),
             name: instrument.name.to_string(),
+            in_prometheus: in_prometheus(&instrument),
             temporality,
             attributes: own.attributes.clone(),
             start,
@@ -329,9 +404,8 @@ impl Model {
             exemplars,
         };
         let is_idle = running.mono.saturating_sub(own.last_arrival) >= idle;
-        if !own.is_measured && (is_idle || (running.ending && is_deserted)) {
-            let start =
-                if instrument.kind == Kind::Gauge { running.at } else { own.start.min(running.at - 1) };
+        if !own.is_measured && (is_idle || is_retired || (running.ending && is_deserted)) {
+            let start = if instrument.kind == Kind::Gauge { running.at } else { start };
             let last = said(own, None, start, running.at, Vec::new());
             let stream = own_stream;
             stream.series.retain(|(serial, _)| *serial != series);
@@ -349,10 +423,11 @@ impl Model {
             let time = kept.time.clamp(running.since, running.at);
             return Some(said(own, Some(Value::Number(kept.value)), time, time, Vec::new()));
         }
-        own.start = own.start.min(running.at - 1);
+        own.start = start;
         let value = value(&instrument.kind, &own.all[own.from..]);
         let offers = std::mem::take(&mut own.offers);
-        let exemplars = exemplars(&instrument.kind, &value, &offers, own.start, running.at);
+        let since = running.since.max(own.start + 1).min(running.at);
+        let exemplars = exemplars(&instrument.kind, &value, &offers, since, running.at);
         let point = said(own, Some(value), own.start, running.at, exemplars);
         if !repeats {
             own.from = own.all.len();
@@ -422,7 +497,7 @@ fn index(value: f64, scale: i32) -> Option<i32> {
 }
 
 /// The last offered of each bucket, by value.
-fn exemplars(kind: &Kind, value: &Value, offers: &[(i64, Number)], start: i64, at: i64) -> Vec<(i64, f64)> {
+fn exemplars(kind: &Kind, value: &Value, offers: &[(i64, Number)], since: i64, at: i64) -> Vec<(i64, f64)> {
     let bucket = |number: Number| {
         let number = number.as_f64();
         match (kind, value) {
@@ -438,7 +513,7 @@ fn exemplars(kind: &Kind, value: &Value, offers: &[(i64, Number)], start: i64, a
         .iter()
         .enumerate()
         .filter(last_of_its_bucket)
-        .map(|(_, (time, number))| ((*time).clamp((start + 1).min(at), at), number.as_f64()))
+        .map(|(_, (time, number))| ((*time).clamp(since, at), number.as_f64()))
         .collect();
     kept.sort_by(|a, b| a.1.total_cmp(&b.1));
     kept
@@ -454,6 +529,7 @@ fn said_by(metric: &Metric) -> Vec<Said> {
         worker: metric.source.worker_id.to_string(),
         pool: metric.source.pool.as_deref().unwrap_or_default().to_owned(),
         name: metric.instrument.name.to_string(),
+        in_prometheus: in_prometheus(&metric.instrument),
         temporality: metric.temporality,
         attributes: match attributes.value(OVERFLOW_KEY) {
             Some(_) => "overflow".to_owned(),

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::model::{Model, Offered, Said, Value, flattened};
+use super::model::{Model, Offered, Said, Value, flattened, in_prometheus};
 use super::*;
+use crate::engine::metrics::settings::MetricRule;
 use crate::store::RowKey;
 
 const WORKERS: [(&str, &str); 5] = [("w", "a"), ("w", "b"), ("v", "a"), ("v", "a"), ("u", "a")];
@@ -35,6 +36,10 @@ enum Op {
     SetBack {
         ms: i64,
     },
+    /// The clock is wrong until a collection is over.
+    WrongClock {
+        ms: i64,
+    },
     Detach {
         worker: usize,
     },
@@ -44,11 +49,13 @@ enum Op {
     },
     /// An aggregation is made of what was written, and goes on beside the others.
     Restore,
+    /// The same under other rules, and alone: whatever is measured from now on may have the place of what was.
+    ChangeRules,
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        30 => (0..5_usize, 0..9_usize, 0..5_usize, 0..12_usize, 0..3_usize, -300..3000_i64).prop_map(
+        30 => (0..5_usize, 0..12_usize, 0..5_usize, 0..12_usize, 0..3_usize, -300..3000_i64).prop_map(
             |(worker, instrument, keys, value, weight, late_ms)| Op::Record { worker, instrument, keys, value, weight, late_ms }
         ),
         12 => (any::<usize>(), -100..3000_i64).prop_map(|(which, late_ms)| Op::Offer { which, late_ms }),
@@ -58,13 +65,16 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (1..5000_u64).prop_map(|ms| Op::Wait { ms }),
         2 => (30_000..90_000_u64).prop_map(|ms| Op::Wait { ms }),
         1 => (0..20_000_i64).prop_map(|ms| Op::SetBack { ms }),
+        1 => (700_000..90_000_000_i64).prop_map(|ms| Op::WrongClock { ms }),
         3 => (0..5_usize).prop_map(|worker| Op::Detach { worker }),
         3 => any::<bool>().prop_map(|all| Op::Checkpoint { all }),
         2 => Just(Op::Restore),
+        2 => Just(Op::ChangeRules),
     ]
 }
 
-fn instruments() -> [Arc<Instrument>; 9] {
+/// The last three are others before in Prometheus, and the very last has its own name too.
+fn instruments() -> [Arc<Instrument>; 12] {
     let bounds = [1.0, 2.0, 5.0];
     [
         instrument("calls", "", Kind::Counter),
@@ -76,6 +86,9 @@ fn instruments() -> [Arc<Instrument>; 9] {
         instrument("Calls", "", Kind::Counter),
         instrument("CALLS", "By", Kind::Counter),
         instrument("other", "", Kind::Counter),
+        instrument("calls.total", "", Kind::Counter),
+        histogram("fixed.seconds", &bounds),
+        histogram("fixed", &[1.0]),
     ]
 }
 
@@ -103,10 +116,12 @@ struct Run {
     attached: [Option<InstanceId>; 5],
     offers: Vec<(InstanceId, SeriesId, Offered, Number, i64)>,
     rows: BTreeMap<RowKey, Vec<u8>>,
-    instruments: [Arc<Instrument>; 9],
+    instruments: [Arc<Instrument>; 12],
     mono_ms: u64,
     wall_ms: i64,
     said: Vec<Said>,
+    /// How much was said when a wrong clock was set right.
+    set_right: Vec<usize>,
     /// What counters have taken, by worker, name and attributes.
     totals: BTreeMap<(String, String, String), f64>,
 }
@@ -124,6 +139,7 @@ impl Run {
             mono_ms: 0,
             wall_ms: 0,
             said: Vec::new(),
+            set_right: Vec::new(),
             totals: BTreeMap::new(),
         }
     }
@@ -173,6 +189,14 @@ impl Run {
                 self.wall_ms += ms as i64;
             }
             Op::SetBack { ms } => self.wall_ms -= ms,
+            Op::WrongClock { ms } => {
+                self.step(&Op::CollectAll);
+                self.wall_ms += ms;
+                self.step(&Op::Begin);
+                self.step(&Op::CollectAll);
+                self.wall_ms -= ms;
+                self.set_right.push(self.said.len());
+            }
             Op::Detach { worker } => {
                 if let Some(id) = self.attached[worker].take() {
                     self.each(|own, _| own.detach(id));
@@ -181,6 +205,7 @@ impl Run {
             }
             Op::Checkpoint { all } => drop(self.checkpoint(all)),
             Op::Restore => self.restore(),
+            Op::ChangeRules => self.change_rules(),
         }
         let (series, instances) = (self.model.series(), self.model.instances());
         let figures = self.each(|own, _| own.figures());
@@ -231,7 +256,7 @@ impl Run {
         self.offers.push((id, series, offered, value, time.0));
         if instrument.kind == Kind::Counter && weight == Weight::ONE {
             let attributes = if what == "overflowed" { "overflow".to_owned() } else { said };
-            let place = (name.to_owned(), instrument.name.to_lowercase(), attributes);
+            let place = (name.to_owned(), in_prometheus(&instrument), attributes);
             *self.totals.entry(place).or_default() += value.as_f64();
         }
     }
@@ -290,12 +315,35 @@ impl Run {
         self.rows.clear();
     }
 
+    fn change_rules(&mut self) {
+        let rule = MetricRule {
+            event: format!("no.such.event.{}", self.settings.rules.len()),
+            measurement: None,
+            instrument: None,
+            unit: None,
+            attributes: None,
+            boundaries: None,
+            name: None,
+            description: None,
+            keep: Vec::new(),
+            drop: Vec::new(),
+        };
+        self.settings.rules.push(rule);
+        self.restore();
+        self.all.truncate(1);
+        self.model.change_rules();
+    }
+
     /// Whatever has happened: everything is collected, and then ends.
     fn finish(&mut self) {
         for worker in 0..WORKERS.len() {
             self.step(&Op::Detach { worker });
         }
-        for _ in 0..4 {
+        // One that has given way has two collections for itself.
+        for _ in 0..1000 {
+            if self.model.instances() == 0 {
+                break;
+            }
             self.step(&Op::CollectAll);
             self.step(&Op::Wait { ms: 30_000 });
             self.step(&Op::Begin);
@@ -309,15 +357,21 @@ impl Run {
         assert!(self.rows.is_empty(), "nor rows");
     }
 
-    /// What must hold of every series' points, whatever they are.
+    /// What must hold of every series' points, whatever they are. What Prometheus has one name for is one series.
     fn laws(&self) {
         let mut last: BTreeMap<(&str, &str, &str), &Said> = BTreeMap::new();
-        for said in &self.said {
-            let place = (&said.worker[..], &said.name[..], &said.attributes[..]);
+        for (at, said) in self.said.iter().enumerate() {
+            // What was said at a wrong time is no earlier point of a series.
+            if self.set_right.contains(&at) {
+                last.clear();
+            }
+            let place = (&said.worker[..], &said.in_prometheus[..], &said.attributes[..]);
             let before = last.insert(place, said);
             let is_gauge = said.name == "last";
             assert!(is_gauge || said.start < said.time, "{said:?}");
-            let Some(before) = before else { continue };
+            // Set back a little, a clock may be far behind only then.
+            let is_earlier = |before: &&Said| before.time - said.time < 600_000_000_000;
+            let Some(before) = before.filter(is_earlier) else { continue };
             assert!(before.time < said.time, "times ascend: {before:?}, {said:?}");
             if is_gauge {
                 continue;
@@ -373,8 +427,11 @@ proptest! {
         let mut run = Run::new(settings(is_delta));
         let unweighted = |op: &Op| {
             let mut op = op.clone();
-            if let Op::Record { weight, .. } = &mut op {
-                *weight = 0;
+            match &mut op {
+                Op::Record { weight, .. } => *weight = 0,
+                // Cumulative series keep what they have, and get another start.
+                Op::WrongClock { .. } => op = Op::CollectAll,
+                _ => {}
             }
             op
         };
@@ -382,9 +439,9 @@ proptest! {
         run.finish();
         let mut sums: BTreeMap<(String, String, String), f64> = BTreeMap::new();
         let mut open: BTreeMap<(String, String, String), (i64, f64)> = BTreeMap::new();
-        for said in run.said.iter().filter(|said| ["calls", "other"].contains(&&said.name.to_lowercase()[..])) {
+        for said in run.said.iter().filter(|said| said.in_prometheus.ends_with("_total")) {
             let Some(Value::Number(number)) = &said.value else { continue };
-            let place = (said.worker.clone(), said.name.to_lowercase(), said.attributes.clone());
+            let place = (said.worker.clone(), said.in_prometheus.clone(), said.attributes.clone());
             let before = open.insert(place.clone(), (said.start, number.as_f64()));
             let had = before.filter(|(start, _)| !is_delta && *start == said.start).map_or(0.0, |(_, had)| had);
             *sums.entry(place).or_default() += number.as_f64() - had;

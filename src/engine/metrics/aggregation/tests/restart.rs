@@ -112,6 +112,8 @@ fn an_instrument_of_before_gives_way_to_what_other_settings_say() {
     let before = instrument("size", "By", Kind::Counter);
     let id = bench.attach("w");
     bench.count(id, &before);
+    bench.collect(1.0);
+    bench.count(id, &before);
     let (rows, _, head) = written(&mut bench, true);
     let rule = crate::engine::metrics::settings::MetricRule {
         event: "*".into(),
@@ -129,19 +131,25 @@ fn an_instrument_of_before_gives_way_to_what_other_settings_say() {
     let (mut after, _) = restored(&other, &rows, head);
     assert!(after.own.rejoin(id));
     after.now = 5.0;
-    let now = instrument("size", "s", Kind::Counter);
-    assert!(matches!(after.record(id, &now, INT(7), &[]), Recorded::Series(_)));
+    let (now, third) =
+        (instrument("size.bytes.total", "By", Kind::Counter), instrument("size", "s", Kind::Gauge));
+    assert!(matches!(after.record(id, &now, INT(7), &[]), Recorded::Series(_)), "one name in Prometheus");
     assert_eq!(after.record(id, &before, INT(1), &[]), Recorded::Conflict, "it has given way for good");
+    assert!(matches!(after.record(id, &third, INT(9), &[]), Recorded::Series(_)), "another name there");
     // The retirement is written as well.
     let (rows, _, head) = written(&mut after, true);
     let (mut again, damaged) = restored(&other, &rows, head);
     assert!(again.own.rejoin(id));
     for bench in [&mut after, &mut again] {
-        let made: Vec<_> = numbers(&bench.collect(10.0)).into_iter().map(|point| point.3).collect();
-        assert_eq!(made, [Some(INT(1)), Some(INT(7))], "what was measured is exported first");
-        let made: Vec<_> = numbers(&bench.collect(20.0)).into_iter().map(|point| point.3).collect();
-        assert_eq!(made, [None, Some(INT(7))]);
-        assert_eq!(bench.own.figures().instruments, 1);
+        let of_size = |bench: &mut Bench, at| {
+            let made = numbers(&bench.collect(at)).into_iter().filter(|point| point.3 != Some(INT(9)));
+            made.map(|(_, start, _, value)| (start, value)).collect::<Vec<_>>()
+        };
+        assert_eq!(of_size(bench, 10.0), [(0.0, Some(INT(2)))], "what was measured is exported first");
+        assert_eq!(of_size(bench, 20.0), [(0.0, None)], "then it ends, alone at that time");
+        assert_eq!(of_size(bench, 30.0), [(20.0, Some(INT(7)))]);
+        assert_eq!(of_size(bench, 40.0), [(20.0, Some(INT(7)))]);
+        assert_eq!(bench.own.figures().instruments, 2);
     }
     assert_eq!(damaged, 0);
 }
@@ -277,6 +285,7 @@ fn an_instance_moves_with_all_that_it_has() {
     let Points::Histogram(points) = &made[1].points else { panic!("{made:?}") };
     assert_eq!((points[0].value.as_ref().map(|value| value.count), points[0].exemplars.len()), (Some(1), 0));
     let there = new.attach("v");
-    assert_eq!(old.own.move_instance(other, &mut new.own), None, "one with its key is there");
+    assert_eq!(old.own.move_instance(other, &mut new.own), Some(there), "one with its key is there");
+    assert_eq!(new.own.figures().expired, 1, "what cannot be told apart is not lost in silence");
     new.own.detach(there);
 }

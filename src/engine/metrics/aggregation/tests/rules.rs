@@ -34,6 +34,35 @@ fn cumulative_sums_repeat_and_keep_their_start() {
 }
 
 #[test]
+fn after_a_wrong_clock_times_go_back_and_values_stay() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let (calls, last) = (instrument("calls", "", Kind::Counter), instrument("last", "", Kind::Gauge));
+    let id = bench.attach("w");
+    bench.now = 1.0;
+    bench.count(id, &calls);
+    bench.collect(10.0);
+    bench.record(id, &last, INT(7), &[]);
+    bench.own.begin(wall(100_000.0), now(11.0));
+    bench.own.collect(1000, &mut drop);
+    assert_eq!(bench.own.last_collection(), Some(wall(100_000.0)));
+    bench.record(id, &calls, INT(1), &[("a", "x")]);
+    let made = bench.collect(20.0);
+    let just_before = 20.0 - 1e-9;
+    assert_eq!(
+        numbers(&made),
+        [
+            ("calls".into(), 1.0, 20.0, Some(INT(1))),
+            ("calls".into(), just_before, 20.0, Some(INT(1))),
+            ("last".into(), 20.0, 20.0, Some(INT(7))),
+        ]
+    );
+    // A little ahead is no reason: points of a time that was sent come no second time.
+    let times = |made: &[Metric]| numbers(made)[0].2;
+    assert!((times(&bench.collect(620.0)) - 620.0).abs() < 1e-6);
+    assert!((times(&bench.collect(20.0)) - 620.001).abs() < 1e-6);
+}
+
+#[test]
 fn differences_abut_and_come_only_when_measured() {
     let mut bench = Bench::delta();
     let calls = instrument("calls", "", Kind::Counter);
@@ -204,6 +233,48 @@ fn one_name_with_another_unit_or_kind_is_a_conflict_that_is_said_once() {
 }
 
 #[test]
+fn what_prometheus_would_take_for_one_is_a_conflict() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let id = bench.attach("w");
+    let counter = |name: &str, unit: &str| instrument(name, unit, Kind::Counter);
+    let pairs = [
+        (histogram("x.duration", &[1.0]), histogram("x.duration_seconds", &[1.0])),
+        (instrument("x.rss_bytes", "By", Kind::Gauge), instrument("x.rss", "By", Kind::Gauge)),
+        (counter("x.cache.hit.count", "{hit}"), counter("x.cache_hit.count", "{cache_hit}")),
+        (counter("y", ""), counter("y.total", "")),
+        (instrument("z", "1", Kind::Gauge), instrument("z.ratio", "", Kind::Gauge)),
+    ];
+    for (first, second) in &pairs {
+        assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
+        assert_eq!(bench.count(id, second), Recorded::Conflict, "{second:?}");
+        assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
+    }
+    let figures = bench.own.figures();
+    assert_eq!((figures.conflicts, figures.instruments), (5, 5));
+    assert_eq!(bench.own.take_notices().len(), 5, "each is said");
+    // A third that is in conflict with two of them.
+    assert!(matches!(bench.count(id, &instrument("x", "By", Kind::Gauge)), Recorded::Series(_)));
+    assert_eq!(bench.count(id, &instrument("x.duration", "By", Kind::Gauge)), Recorded::Conflict);
+}
+
+#[test]
+fn an_exemplar_is_not_older_than_the_collection_before() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let durations = histogram("durations", &[1.0]);
+    let id = bench.attach("w");
+    bench.now = 1.0;
+    let Recorded::Series(series) = bench.record(id, &durations, Number::Float(0.5), &[]) else { panic!() };
+    let mut times = Vec::new();
+    for (offered, at) in [(1.5, 10.0), (2.0, 20.0), (9.0, 30.0), (31.0, 40.0)] {
+        bench.own.offer(id, series, Number::Float(0.5), wall(offered), None);
+        let made = bench.collect(at);
+        let Points::Histogram(points) = &made[0].points else { panic!("{made:?}") };
+        times.push(points[0].exemplars[0].time);
+    }
+    assert_eq!(times, [1.5, 10.001, 20.001, 31.0].map(wall));
+}
+
+#[test]
 fn a_number_that_means_another_instrument_now_is_found_out() {
     let mut bench = Bench::new(&MetricSettings::default());
     let id = bench.attach("w");
@@ -342,13 +413,14 @@ fn a_collection_is_of_what_was_there_when_it_began_and_of_one_time() {
     let other = bench.attach("v");
     bench.count(other, &calls);
     bench.own.begin(wall(20.0), now(20.0));
-    bench.own.begin(wall(25.0), now(25.0));
     while bench.own.is_collecting() {
         bench.own.collect(2, &mut |metric| made.push(metric));
     }
+    assert_eq!(bench.own.last_collection(), Some(wall(10.0)), "none began while one was on its way");
+    made.extend(bench.collect(25.0));
     let made = numbers(&made);
     let times: Vec<f64> = made.iter().map(|point| point.2).collect();
-    assert_eq!(times, [10.0, 10.0, 25.0, 25.0, 25.0, 25.0], "of two that waited, the later one");
+    assert_eq!(times, [10.0, 10.0, 25.0, 25.0, 25.0, 25.0]);
     assert_eq!(bench.own.figures().series, 4);
 }
 

@@ -99,4 +99,60 @@ fn finding_an_instrument_and_a_series_takes_no_longer_among_many() {
         steps::taken() - before
     };
     assert!(looked_at(4000) < 2 * looked_at(100), "{} against {}", looked_at(4000), looked_at(100));
+    let settings = MetricSettings { max_instruments_per_worker: 5000, ..MetricSettings::default() };
+    // Known by number, and by name alone as after a restart: a search in a list, and two in a table.
+    let looked_at = |others: u32, first_number: u32| {
+        let mut bench = Bench::new(&settings);
+        let all: Vec<_> =
+            (0..others).map(|number| instrument(&format!("i{number}"), "", Kind::Gauge)).collect();
+        let id = bench.attach("w");
+        let keys = keys(&[]);
+        let mut record = |number: u32, instrument| {
+            let measured = Measured { instrument, number, value: Number::Int(1), attributes: &keys };
+            bench.own.record(id, &measured, Weight::ONE, wall(0.0), now(0.0));
+        };
+        (0..).zip(&all).for_each(|(number, instrument)| record(number, instrument));
+        let before = steps::taken();
+        (0..).zip(&all[..100]).for_each(|(number, instrument)| record(first_number + number, instrument));
+        steps::taken() - before
+    };
+    for first_number in [0, 10_000] {
+        let (many, few) = (looked_at(4000, first_number), looked_at(100, first_number));
+        assert!(0 < few && many < 3 * few, "{many} against {few}");
+    }
+}
+
+#[test]
+fn series_that_end_leave_their_list_in_order_and_cost_a_slice_what_it_visits() {
+    let looked_at = |count: usize| {
+        let limits =
+            MetricSettings { max_series: count, max_series_per_worker: count, ..MetricSettings::default() };
+        let mut bench = Bench::new(&limits);
+        let calls = instrument("calls", "", Kind::Counter);
+        let id = bench.attach("w");
+        let record = |bench: &mut Bench, number: usize| {
+            bench.record(id, &calls, Number::Int(1), &[("k", &format!("{number}"))]);
+        };
+        (0..count).for_each(|number| record(&mut bench, number));
+        bench.collect(10.0);
+        bench.now = 3609.0;
+        (0..count).filter(|number| number % 100 == 7).for_each(|number| record(&mut bench, number));
+        bench.own.begin(wall(3611.0), now(3611.0));
+        let (mut points, mut ended) = (0, 0);
+        let before = steps::taken();
+        while bench.own.is_collecting() {
+            bench.own.collect(50, &mut |metric| {
+                let is_end = numbers(std::slice::from_ref(&metric))[0].3.is_none();
+                if is_end { ended += metric.len() } else { points += metric.len() }
+            });
+        }
+        let looked_at = steps::taken() - before;
+        assert_eq!((points, ended), (count / 100, count - count / 100));
+        let (_, stream) = bench.own.streams.iter_mut().next().unwrap();
+        assert_eq!(stream.series.len(), count / 100);
+        assert!(stream.series.capacity() <= count / 10, "its memory returns");
+        assert_eq!(bench.collect(3620.0).iter().map(Metric::len).sum::<usize>(), count / 100);
+        looked_at
+    };
+    assert!(looked_at(4000) < 11 * looked_at(400), "{} against {}", looked_at(4000), looked_at(400));
 }

@@ -1,6 +1,7 @@
 //! The tables of `docs/metrics.md` are true.
 
 use super::*;
+use crate::engine::metrics::prometheus::prometheus_name;
 
 const DOCUMENT: &str = include_str!("../../../../../docs/metrics.md");
 
@@ -19,6 +20,7 @@ fn every_documented_event_becomes_what_its_row_says() {
         let made = made(event, &plain(measurement));
         let found = (made.name.to_string(), kind_of(&made), made.unit.to_string(), translated(&made));
         assert_eq!(found, (plain(instrument), kind, plain(unit), plain(prometheus)), "{line}");
+        assert_eq!(prometheus_name(&made), plain(prometheus), "what the engine takes for its name: {line}");
         rows += 1;
     }
     assert!(rows > 40, "{rows} rows were read");
