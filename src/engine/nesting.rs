@@ -534,52 +534,46 @@ impl WorkerState {
 
     /// The innermost span that is open or held at an instant, among the latest of each operation.
     pub(crate) fn innermost(&self, group: u64, time: i64) -> Option<(IntervalKey, Standing)> {
-        let mut innermost: Option<(IntervalKey, Standing)> = None;
-        let mut from = 0;
-        for _ in 0..MAX_OPERATIONS {
-            let Some(operation) = self.intervals.operation_from(group, from) else { break };
-            let mut left = MAX_PARENT_CANDIDATES;
-            self.intervals.containing(group, operation, time, time, &mut |key, _, relative| {
-                left -= 1;
-                let takes_events = matches!(relative.standing, Standing::Open | Standing::Held { .. });
-                if takes_events
-                    && innermost.is_none_or(|(best, _)| (best.start, best.seq) < (key.start, key.seq))
-                {
-                    innermost = Some((*key, relative.standing));
-                }
-                !takes_events && left > 0
-            });
-            let Some(next) = operation.checked_add(1) else { break };
-            from = next;
-        }
-        innermost
+        let takes_events =
+            |relative: &Relative| matches!(relative.standing, Standing::Open | Standing::Held { .. });
+        let innermost = self.latest_around(group, time, time, takes_events);
+        innermost.map(|(key, _, standing)| (key, standing))
     }
 
     /// The span of a group that starts latest before an instant, else the latest of all, of those whose context is known;
     /// with its end.
-    pub(crate) fn latest(&self, group: u64, time: i64) -> Option<(IntervalKey, i64, &Relative)> {
-        self.latest_until(group, time).or_else(|| self.latest_until(group, i64::MAX))
+    pub(crate) fn latest(&self, group: u64, time: i64) -> Option<(IntervalKey, i64, Standing)> {
+        let is_known =
+            |relative: &Relative| relative.context.is_some() || relative.standing == Standing::Open;
+        let latest = |until| self.latest_around(group, until, i64::MIN, is_known);
+        latest(time).or_else(|| latest(i64::MAX))
     }
 
-    fn latest_until(&self, group: u64, until: i64) -> Option<(IntervalKey, i64, &Relative)> {
-        let mut latest: Option<(IntervalKey, i64)> = None;
+    /// Of the latest spans of each operation that contain this interval, the one that starts latest of those wanted.
+    fn latest_around(
+        &self,
+        group: u64,
+        start: i64,
+        end: i64,
+        is_wanted: impl Fn(&Relative) -> bool,
+    ) -> Option<(IntervalKey, i64, Standing)> {
+        let mut latest: Option<(IntervalKey, i64, Standing)> = None;
         let mut from = 0;
         for _ in 0..MAX_OPERATIONS {
             let Some(operation) = self.intervals.operation_from(group, from) else { break };
             let mut left = MAX_PARENT_CANDIDATES;
-            self.intervals.containing(group, operation, until, i64::MIN, &mut |key, end, relative| {
+            self.intervals.containing(group, operation, start, end, &mut |key, until, relative| {
                 left -= 1;
-                let is_known = relative.context.is_some() || relative.standing == Standing::Open;
-                if is_known && latest.is_none_or(|(best, _)| (best.start, best.seq) < (key.start, key.seq)) {
-                    latest = Some((*key, end));
+                let found = is_wanted(relative);
+                if found && latest.is_none_or(|(best, ..)| (best.start, best.seq) < (key.start, key.seq)) {
+                    latest = Some((*key, until, relative.standing));
                 }
-                !is_known && left > 0
+                !found && left > 0
             });
             let Some(next) = operation.checked_add(1) else { break };
             from = next;
         }
-        let (key, end) = latest?;
-        Some((key, end, self.intervals.get(&key)?))
+        latest
     }
 
     /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival, and

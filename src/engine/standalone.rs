@@ -300,13 +300,17 @@ impl WorkerState {
             let (context, parent_is_remote) = (SpanContext::clone(named), Some(false));
             return Some(Near { context, parent_is_remote, is_around: true });
         }
-        let (span, end, relative) = self.latest(pending.group?, pending.time)?;
+        if pending.token.is_some() {
+            // It names a span that nobody has heard of: no other is meant.
+            return None;
+        }
+        let (span, end, standing) = self.latest(pending.group?, pending.time)?;
         let is_around = span.start <= pending.time && end >= pending.time;
-        match relative.standing {
+        match standing {
             Standing::Open => self.near_now(TokenHolder::Open(span.seq), now, is_around),
             Standing::Held { due } => self.near_now(TokenHolder::Held(due, span.seq), now, is_around),
             Standing::Undecided { .. } | Standing::Closed | Standing::Exported => {
-                let context = SpanContext::clone(relative.context.as_deref()?);
+                let context = SpanContext::clone(self.intervals.get(&span)?.context.as_deref()?);
                 Some(Near { context, parent_is_remote: None, is_around })
             }
         }

@@ -109,8 +109,12 @@ fn a_record_names_the_span_of_its_identity_though_that_is_exported() {
     bench.send(&start("a", 0).identity(1, 2, None)).send(&stop("a", 0, MS).identity(1, 2, None));
     assert_eq!(bench.spans.len(), 1, "a span with an identity does not wait");
     bench.send(&event("cache", 2 * MS).int("hits", 1).identity(1, 2, None));
-    bench.send(&event("cache", 2 * MS).int("misses", 1).identity(1, 3, None));
+    bench.send(&start("b", 0).corr("c")).send(&stop("b", 0, MS).corr("c"));
+    bench.send(&event("cache", 2 * MS).int("misses", 1).identity(4, 3, None).corr("c"));
+    bench.send(&event("retry", 2 * MS).identity(4, 3, None).corr("c"));
     bench.pass(Duration::from_secs(1)).measured();
+    let said = bench.records[0].trace.expect("a trace");
+    assert_eq!((said.trace_id.0, said.span_id.map(|id| id.0)), ([4; 16], Some([3; 8])));
     let span = bench.span("a");
     let exemplar = &bench.points("cache.hits")[""].exemplars[0];
     assert_eq!(exemplar.span, Some((span.trace_id, span.span_id)));

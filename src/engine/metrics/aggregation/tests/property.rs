@@ -427,13 +427,11 @@ proptest! {
         let mut run = Run::new(settings(is_delta));
         let unweighted = |op: &Op| {
             let mut op = op.clone();
-            match &mut op {
-                Op::Record { weight, .. } => *weight = 0,
-                // Cumulative series keep what they have, and get another start.
-                Op::WrongClock { .. } => op = Op::CollectAll,
-                _ => {}
+            if let Op::Record { weight, .. } = &mut op {
+                *weight = 0;
             }
-            op
+            // After a wrong clock cumulative series keep what they have, and get another start.
+            if matches!(op, Op::WrongClock { .. }) { Op::CollectAll } else { op }
         };
         ops.iter().for_each(|op| run.step(&unweighted(op)));
         run.finish();
