@@ -1,7 +1,7 @@
 //! The bridge is killed with -9 at random instants under load, with a state directory, again and again.
 //!
 //! The workers are honest: they send halves of spans, count, take notes, reconnect as who they were, and send nothing twice. As nothing
-//! acknowledges their events, they ask the bridge what it has received of them; what it had more than [`MARGIN`] before a
+//! acknowledges their events, they ask the bridge what it has received of them; what it had some commits to the disk before a
 //! kill is *sure*, and so is everything before a termination. Of what is not sure each event may be lost, and nothing else.
 //!
 //! `SNAKEPIT_BRIDGE_TEST_KILLS=100` is the thorough run; `SNAKEPIT_BRIDGE_TEST_SEED` repeats one.
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::points::{COUNT, hit, note, notes};
 use super::{LIMIT, bridge_to};
-use crate::support::bridge::{Bridge, Ledger};
+use crate::support::bridge::{Bridge, COMMITS_UNTIL_DURABLE, Ledger};
 use crate::support::faulty_peer::{FaultyPeer, Transport};
 use crate::support::load::{Load, SentSpan};
 use crate::support::worker::{Connector, Worker};
@@ -24,9 +24,6 @@ use crate::support::{free_addresses, now, until};
 
 /// Kills without the variable.
 const FEW_KILLS: usize = 8;
-
-/// What the bridge had received this long before a kill is on its disk: twenty group commits.
-const MARGIN: Duration = Duration::from_secs(1);
 
 /// How long a bridge lives, from its first event on.
 const LIVES: std::ops::Range<f64> = 0.4..2.4;
@@ -36,6 +33,10 @@ const TERMINATION_EVERY: usize = 4;
 const OUTAGE_EVERY: usize = 3;
 
 const WORKERS: usize = 3;
+
+/// Every span has another tool, and all series are collected again and again: without a limit a long run would be about
+/// nothing else.
+const CONFIG: &str = "metrics: {max_series: 50}\n";
 
 /// Each worker starts a span this often.
 const TICK: Duration = Duration::from_millis(5);
@@ -85,6 +86,7 @@ struct Chaos<'a> {
     load: Load,
     notes: u64,
     senders: Vec<Sender>,
+    _config: TempDir,
 }
 
 /// A worker across its connections.
@@ -99,8 +101,8 @@ struct Sender {
     before: usize,
     /// What the bridge says it had received before this connection.
     base: u64,
-    /// What the bridge had received over this connection, and when it said so.
-    received: Vec<(Instant, usize)>,
+    /// What the bridge had received over this connection when it had made no more than so many commits.
+    received: Vec<(u64, usize)>,
 }
 
 /// An event.
@@ -153,14 +155,19 @@ impl<'a> Chaos<'a> {
         let [grpc, admin] = free_addresses()?;
         // Known for the whole test; a few bytes.
         let (grpc, admin): (&str, &str) = (grpc.leak(), admin.leak());
+        let directory = TempDir::new()?;
+        let config = directory.path().join("bridge.yaml").display().to_string();
+        std::fs::write(&config, CONFIG)?;
         let mut chaos = Self {
-            arguments: [&["--listen", grpc, "--admin-listen", admin], arguments].concat(),
+            arguments: [&["--listen", grpc, "--admin-listen", admin, "--config", config.leak()], arguments]
+                .concat(),
             random,
             peer: FaultyPeer::start(Transport::Grpc)?,
             bridge: None,
             load: Load::default(),
             notes: 0,
             senders: (0..WORKERS).map(|number| Sender::new(format!("worker_{number}"))).collect(),
+            _config: directory,
         };
         chaos.start().await?;
         Ok(chaos)
@@ -224,8 +231,9 @@ impl<'a> Chaos<'a> {
 
     /// Asks the bridge what it has received.
     async fn look(&mut self) -> Result<()> {
-        let received = received_of_workers(self.bridge()?).await?;
-        let at = now();
+        let bridge = self.bridge()?;
+        let received = received_of_workers(bridge).await?;
+        let commits = bridge.commits().await?;
         for sender in &mut self.senders {
             let total = received.get(&sender.name).copied().unwrap_or(sender.base);
             let of_connection = usize::try_from(total.saturating_sub(sender.base))?;
@@ -234,20 +242,20 @@ impl<'a> Chaos<'a> {
                 "{total} received of {}",
                 sender.name
             );
-            sender.received.push((at, of_connection));
+            sender.received.push((commits, of_connection));
         }
         Ok(())
     }
 
     async fn kill(&mut self) -> Result<()> {
         let bridge = self.bridge.take().context("no bridge is running")?;
-        let at = now();
         bridge.signal("KILL")?;
         bridge.ended(LIMIT).await?;
         for sender in &mut self.senders {
             sender.stream = None;
-            let before = |(looked, _): &&(Instant, usize)| *looked + MARGIN <= at;
-            let sure = sender.received.iter().filter(before).map(|(_, count)| *count).max().unwrap_or(0);
+            let last = sender.received.last().map_or(0, |(commits, _)| *commits);
+            let is_on_disk = |(commits, _): &&(u64, usize)| commits + COMMITS_UNTIL_DURABLE <= last;
+            let sure = sender.received.iter().filter(is_on_disk).map(|(_, count)| *count).max().unwrap_or(0);
             sender.make_sure(sure);
         }
         Ok(())
@@ -280,7 +288,8 @@ impl<'a> Chaos<'a> {
             sender.finish(None).await?;
         }
         let terminated = self.terminate().await?;
-        // Once more, for what that one had no time to send.
+        // Once more, for what that one had no time to send; this one has all the time that it needs.
+        self.arguments.extend(["--shutdown-timeout", "30s"]);
         self.start().await?;
         let mut last = None;
         let delivered = until("all to be delivered", LIMIT, async || {
@@ -295,8 +304,11 @@ impl<'a> Chaos<'a> {
         // What was undecided at the end may have become spans since, and nothing has arrived.
         ensure!(ledger.events.received == terminated.events.received, "{ledger:?} after {terminated:?}");
         ensure!(ledger.spans.made >= terminated.spans.made, "{ledger:?} after {terminated:?}");
-        // Points are made as long as there is a bridge.
+        // Points are made as long as there is a bridge, and those of the last collection leave before it ends.
         let ledger = self.terminate().await?;
+        for items in [&ledger.spans, &ledger.points, &ledger.records] {
+            ensure!(items.waiting() == 0 && items.exported == items.made, "left on disk: {ledger:?}");
+        }
         let differences = self.differences(&ledger);
         ensure!(differences.is_empty(), "{}\n{ledger:?}", differences.join("\n"));
         Ok(())
@@ -351,8 +363,7 @@ impl<'a> Chaos<'a> {
         if let Err(error) = points.ensure_sound() {
             differences.push(format!("{error:#}"));
         }
-        // Those of the last collection may be on their way when the time of the shutdown is up: then they stay on disk.
-        if !(ledger.points.exported..=ledger.points.made).contains(&points.distinct()) {
+        if points.distinct() != ledger.points.made {
             differences.push(format!("{} different points at the peer", points.distinct()));
         }
         for sender in &self.senders {
@@ -363,10 +374,24 @@ impl<'a> Chaos<'a> {
                 differences.push(format!("{counted} hits of {}; {sure} sure", sender.name));
             }
         }
-        let durations = points.metrics().into_iter().filter(|name| name.ends_with(".duration"));
-        let measured: f64 = durations.map(|name| points.sum(name, None)).sum();
-        if measured != ledger.spans.made as f64 {
-            differences.push(format!("{measured} durations of spans"));
+        let measured = |worker| -> f64 {
+            let durations = points.metrics().into_iter().filter(|name| name.ends_with(".duration"));
+            durations.map(|name| points.sum(name, worker)).sum()
+        };
+        if measured(None) != ledger.spans.made as f64 {
+            differences.push(format!("{} durations of spans", measured(None)));
+        }
+        // Every span is exported, so each series has to hold just the spans of its worker and operation.
+        let mut spans: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for arrived in self.peer.taken().each() {
+            let of = (arrived.worker.clone(), format!("{}.duration", arrived.span.name));
+            *spans.entry(of).or_default() += 1;
+        }
+        for ((worker, metric), spans) in spans {
+            let measured = points.sum(&metric, Some(&worker));
+            if measured != spans as f64 {
+                differences.push(format!("{measured} in {metric} of {worker}, of {spans} spans"));
+            }
         }
         differences
     }
