@@ -117,13 +117,20 @@ impl Points {
 
     /// # Errors
     ///
-    /// When points of one series and time differ, a cumulative value falls or begins anew, windows of deltas overlap, or a
-    /// point is as late as another.
+    /// When points of one series and time differ, a cumulative value falls or begins anew, windows of deltas overlap, a
+    /// point is over before it begins, or the points of a series did not first come in order of their times: a backend
+    /// refuses one that is older than the last.
     pub(crate) fn ensure_sound(&self) -> Result<()> {
         for (key, arrived) in &self.series {
             for point in arrived {
                 let twin = arrived.iter().find(|other| other.time == point.time && *other != point);
                 ensure!(twin.is_none(), "{key:?}: {point:?} and {twin:?}");
+            }
+            let mut latest = 0;
+            for (place, point) in arrived.iter().enumerate() {
+                let is_again = arrived[..place].iter().any(|earlier| earlier.time == point.time);
+                ensure!(is_again || point.time > latest, "{key:?}: {point:?} came after one of {latest}");
+                latest = latest.max(point.time);
             }
             let ordered = &self.of(&key.metric)[key];
             for pair in ordered.windows(2) {
@@ -173,4 +180,30 @@ fn counted(point: &HistogramDataPoint, temporality: AggregationTemporality) -> P
 
 const fn is_end(flags: u32) -> bool {
     flags & DataPointFlags::NoRecordedValueMask as u32 != 0
+}
+
+/// What is sent again is no disorder; what comes behind a later point is.
+#[test]
+fn points_that_come_behind_later_ones_are_found() {
+    let arrived = |times: &[u64]| {
+        let mut points = Points::default();
+        for time in times {
+            let point = NumberDataPoint {
+                start_time_unix_nano: 1,
+                time_unix_nano: *time,
+                value: Some(Value::AsInt(7)),
+                ..NumberDataPoint::default()
+            };
+            let sum = opentelemetry_proto::tonic::metrics::v1::Sum {
+                data_points: vec![point],
+                aggregation_temporality: AggregationTemporality::Cumulative.into(),
+                is_monotonic: true,
+            };
+            points
+                .add("w", &Metric { name: "n".to_owned(), data: Some(Data::Sum(sum)), ..Metric::default() });
+        }
+        points.ensure_sound().is_ok()
+    };
+    assert!(arrived(&[2, 3, 2, 3, 4]));
+    assert!(!arrived(&[2, 4, 3]));
 }
