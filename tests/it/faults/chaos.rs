@@ -34,6 +34,10 @@ const OUTAGE_EVERY: usize = 3;
 
 const WORKERS: usize = 3;
 
+/// Every span has another tool, and all series are collected again and again: without a limit a long run would be about
+/// nothing else.
+const CONFIG: &str = "metrics: {max_series: 50}\n";
+
 /// Each worker starts a span this often.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -82,6 +86,7 @@ struct Chaos<'a> {
     load: Load,
     notes: u64,
     senders: Vec<Sender>,
+    _config: TempDir,
 }
 
 /// A worker across its connections.
@@ -150,14 +155,19 @@ impl<'a> Chaos<'a> {
         let [grpc, admin] = free_addresses()?;
         // Known for the whole test; a few bytes.
         let (grpc, admin): (&str, &str) = (grpc.leak(), admin.leak());
+        let directory = TempDir::new()?;
+        let config = directory.path().join("bridge.yaml").display().to_string();
+        std::fs::write(&config, CONFIG)?;
         let mut chaos = Self {
-            arguments: [&["--listen", grpc, "--admin-listen", admin], arguments].concat(),
+            arguments: [&["--listen", grpc, "--admin-listen", admin, "--config", config.leak()], arguments]
+                .concat(),
             random,
             peer: FaultyPeer::start(Transport::Grpc)?,
             bridge: None,
             load: Load::default(),
             notes: 0,
             senders: (0..WORKERS).map(|number| Sender::new(format!("worker_{number}"))).collect(),
+            _config: directory,
         };
         chaos.start().await?;
         Ok(chaos)
