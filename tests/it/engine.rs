@@ -16,4 +16,5 @@ mod sampling;
 mod simulation;
 mod standalone;
 mod steps;
+mod weights;
 mod whole_streams;
