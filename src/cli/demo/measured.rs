@@ -16,6 +16,7 @@ use crate::engine::metrics::instrument::{Instrument, Kind};
 use crate::engine::metrics::point::{Buckets, Metric, Point, Points};
 use crate::engine::metrics::settings::Temporality;
 use crate::engine::record::{LogRecord, Severity};
+use crate::time::UnixNanos;
 
 /// Series that are kept; a demo has some dozens.
 const MAX_SERIES: usize = 1000;
@@ -49,6 +50,8 @@ struct Series {
     instrument: Arc<Instrument>,
     /// The operation failed.
     failed: bool,
+    /// When it began.
+    start: UnixNanos,
     value: Value,
 }
 
@@ -120,15 +123,30 @@ impl Measured {
                 worker: Arc::clone(&metric.source.worker_id),
                 attributes: format!("{:?}", point.attributes),
             };
+            if !is_difference {
+                self.keep_ended(&key, point.start);
+            }
             if let Some(series) = self.series.get_mut(&key) {
                 if is_difference { series.value.add(&value) } else { series.value = value }
             } else if self.series.len() < MAX_SERIES {
                 let failed = point.attributes.value("error.type").is_some();
                 let instrument = Arc::clone(&metric.instrument);
-                self.series.insert(key, Series { instrument, failed, value });
+                let start = point.start;
+                self.series.insert(key, Series { instrument, failed, start, value });
             } else {
                 self.left_out += 1;
             }
+        }
+    }
+
+    /// A series that begins anew, because its worker was gone for a while, counts beside what it was before.
+    fn keep_ended(&mut self, key: &Key, start: UnixNanos) {
+        let has_ended = |series: &Series| !matches!(series.value, Value::Gauge(_)) && series.start < start;
+        if self.series.get(key).is_some_and(has_ended)
+            && let Some(ended) = self.series.remove(key)
+        {
+            let attributes = format!("{} since {}", key.attributes, ended.start.0);
+            self.series.insert(Key { attributes, ..key.clone() }, ended);
         }
     }
 
@@ -268,7 +286,6 @@ mod tests {
     use crate::cli::demo::testing::root;
     use crate::engine::attributes::{AttributeValue, Attributes};
     use crate::engine::metrics::instrument::Number;
-    use crate::time::UnixNanos;
 
     fn instrument(name: &str, unit: &str, kind: Kind) -> Arc<Instrument> {
         let (name, unit, description) = (Arc::from(name), Arc::from(unit), Arc::from(""));
@@ -334,6 +351,20 @@ mod tests {
   snakepit.python.memory.sampled.rss_bytes     1.5 MiB  worker_1
 "
         );
+    }
+
+    /// The sums of a table are those of all events, though a worker was gone for a while and its series began anew.
+    #[test]
+    fn a_series_that_begins_anew_takes_nothing_back() {
+        let hits = instrument("snakepit.python.cache.hit.count", "{hit}", Kind::Counter);
+        let mut gathered = Measured::default();
+        for (start, value) in [(0, 2), (0, 3), (5, 1), (5, 2), (9, 1)] {
+            let mut point = point(None, Some(Number::Int(value)));
+            point.start = UnixNanos(start);
+            gathered.measure(&metric(&hits, Temporality::Cumulative, Points::Sum(vec![point])));
+        }
+        let drawn = gathered.draw_metrics(Style::PLAIN);
+        assert!(drawn.ends_with("snakepit.python.cache.hit.count  6 hit\n"), "{drawn}");
     }
 
     #[test]
