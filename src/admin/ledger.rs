@@ -13,7 +13,6 @@ use super::shards::ask;
 use super::sources::{AdminState, ExportFigures, SignalFigures};
 use crate::drops::DropReason;
 use crate::engine::EventLedger;
-use crate::engine::ledger::Notes;
 use crate::shard::ShardMessage;
 
 /// The sums of all shards and of the exporter.
@@ -102,40 +101,9 @@ pub(super) async fn read(state: &AdminState) -> Result<BridgeLedger, Problem> {
 /// The sums of several ledgers. The laws of each hold for the whole.
 #[must_use]
 pub fn sum(ledgers: &[EventLedger]) -> EventLedger {
-    ledgers.iter().fold(EventLedger::default(), |sum, ledger| EventLedger {
-        received: sum.received + ledger.received,
-        paired: sum.paired + ledger.paired,
-        rebuilt: sum.rebuilt + ledger.rebuilt,
-        incomplete: sum.incomplete + ledger.incomplete,
-        standalone: sum.standalone + ledger.standalone,
-        pending: sum.pending + ledger.pending,
-        dropped: std::array::from_fn(|index| sum.dropped[index] + ledger.dropped[index]),
-        spans_made: sum.spans_made + ledger.spans_made,
-        points_made: sum.points_made + ledger.points_made,
-        records_made: sum.records_made + ledger.records_made,
-        notes: sum_notes(&sum.notes, &ledger.notes),
-    })
-}
-
-fn sum_notes(left: &Notes, right: &Notes) -> Notes {
-    Notes {
-        reordered: left.reordered + right.reordered,
-        late_ends: left.late_ends + right.late_ends,
-        clock_adjusted: left.clock_adjusted + right.clock_adjusted,
-        malformed_identity: left.malformed_identity + right.malformed_identity,
-        nesting_gave_up: left.nesting_gave_up + right.nesting_gave_up,
-        measurements_not_finite: left.measurements_not_finite + right.measurements_not_finite,
-        measurements_negative: left.measurements_negative + right.measurements_negative,
-        measurements_no_room: left.measurements_no_room + right.measurements_no_room,
-        measurements_conflict: left.measurements_conflict + right.measurements_conflict,
-        measurements_overflowed: left.measurements_overflowed + right.measurements_overflowed,
-        attributes_cut: left.attributes_cut + right.attributes_cut,
-        judged_early: left.judged_early + right.judged_early,
-        incomplete_timeout: left.incomplete_timeout + right.incomplete_timeout,
-        incomplete_worker_lost: left.incomplete_worker_lost + right.incomplete_worker_lost,
-        incomplete_evicted: left.incomplete_evicted + right.incomplete_evicted,
-        incomplete_bridge_shutdown: left.incomplete_bridge_shutdown + right.incomplete_bridge_shutdown,
-    }
+    let mut sum = EventLedger::default();
+    ledgers.iter().for_each(|ledger| sum.add(ledger));
+    sum
 }
 
 #[cfg(test)]
