@@ -12,6 +12,7 @@ mod metrics;
 mod open_spans;
 pub mod own;
 mod problem;
+mod query;
 pub mod readiness;
 pub mod server;
 pub mod settings;

@@ -10,6 +10,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
+use super::query::{DEFAULT_LIMIT, limit, unknown};
 use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
@@ -17,11 +18,6 @@ use crate::drops::DropReason;
 use crate::engine::metrics::instrument::Kind;
 use crate::engine::report::{EventReport, MeasurementReport};
 use crate::shard::{EventAnswer, EventName, EventQuery, ShardMessage};
-
-/// Names in an answer that does not ask for another number.
-pub(super) const DEFAULT_LIMIT: usize = 100;
-/// Most names in an answer: with 256 measurements each it stays within some tens of megabytes.
-pub(super) const MAX_LIMIT: usize = 1000;
 
 const PARAMETERS: &str = "`event`, `limit`";
 
@@ -44,20 +40,10 @@ fn parse(pairs: &[(String, String)]) -> Result<EventQuery, Problem> {
         match name.as_str() {
             "event" => query.event = Some(value.clone()),
             "limit" => query.limit = limit(value)?,
-            _ => {
-                let detail = format!("unknown parameter `{}`; known are {PARAMETERS}", name.escape_debug());
-                return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-            }
+            _ => return Err(unknown(name, PARAMETERS)),
         }
     }
     Ok(query)
-}
-
-fn limit(value: &str) -> Result<usize, Problem> {
-    value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-        let detail = format!("`limit` is `{}`, not a number from 1 to {MAX_LIMIT}", value.escape_debug());
-        Problem::parameter("limit", detail)
-    })
 }
 
 /// What all shards say of the first names that are asked for, and how many names that are.

@@ -7,17 +7,13 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
+use super::query::{DEFAULT_LIMIT, limit, unknown};
 use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
 use crate::engine::attributes::AttributeValue;
 use crate::engine::report::{OpenSpanQuery, OpenSpanReport};
 use crate::shard::ShardMessage;
-
-/// Spans in an answer that does not ask for another number: a screenful or four.
-pub(super) const DEFAULT_LIMIT: usize = 100;
-/// Most spans in an answer: with 128 attributes each it stays within some megabytes.
-pub(super) const MAX_LIMIT: usize = 1000;
 
 const PARAMETERS: &str = "`worker`, `operation`, `min_age`, `limit`";
 
@@ -42,10 +38,7 @@ fn parse(pairs: &[(String, String)]) -> Result<OpenSpanQuery, Problem> {
             "operation" => query.operation = Some(value.clone()),
             "min_age" => query.min_age_ns = min_age(value)?,
             "limit" => query.limit = limit(value)?,
-            _ => {
-                let detail = format!("unknown parameter `{}`; known are {PARAMETERS}", name.escape_debug());
-                return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-            }
+            _ => return Err(unknown(name, PARAMETERS)),
         }
     }
     Ok(query)
@@ -56,13 +49,6 @@ fn min_age(value: &str) -> Result<u64, Problem> {
     age.ok_or_else(|| {
         let detail = format!("`min_age` is `{}`, not a duration such as `30s` or `5m`", value.escape_debug());
         Problem::parameter("min_age", detail)
-    })
-}
-
-fn limit(value: &str) -> Result<usize, Problem> {
-    value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-        let detail = format!("`limit` is `{}`, not a number from 1 to {MAX_LIMIT}", value.escape_debug());
-        Problem::parameter("limit", detail)
     })
 }
 
