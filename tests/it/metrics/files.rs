@@ -22,6 +22,7 @@ pub(crate) struct Dashboard {
 }
 
 /// A query, and where it stands.
+#[derive(Clone)]
 pub(crate) struct Query {
     pub(crate) place: String,
     pub(crate) expression: String,
