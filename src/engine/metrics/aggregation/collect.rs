@@ -340,7 +340,7 @@ impl Visit {
 
     /// Whether making a point of the series changes it.
     fn changes(&self, series: &Series) -> bool {
-        series.is_measured || !series.exemplars.is_empty() || series.start >= self.at
+        series.is_measured || !series.exemplars.is_empty() || series.start != self.start(series)
     }
 
     /// A clock that was set back must not put a start behind its points.

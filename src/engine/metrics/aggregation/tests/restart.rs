@@ -21,6 +21,23 @@ fn restored(settings: &MetricSettings, rows: &Rows, head: AggregationHead) -> (B
     (Bench { own, next_source: 100, now: 0.0 }, damaged + unread as u64)
 }
 
+/// Settings that say of every instrument something else than the default.
+fn other_settings() -> MetricSettings {
+    let rule = crate::engine::metrics::settings::MetricRule {
+        event: "*".into(),
+        measurement: None,
+        instrument: None,
+        unit: Some("s".into()),
+        attributes: None,
+        boundaries: None,
+        name: None,
+        description: None,
+        keep: Vec::new(),
+        drop: Vec::new(),
+    };
+    MetricSettings { rules: vec![rule], ..MetricSettings::default() }
+}
+
 #[test]
 fn rows_have_their_keys() {
     for row in [MetricRow::Instance(7), MetricRow::Stream(u64::MAX), MetricRow::Series(0)] {
@@ -115,19 +132,7 @@ fn an_instrument_of_before_gives_way_to_what_other_settings_say() {
     bench.collect(1.0);
     bench.count(id, &before);
     let (rows, _, head) = written(&mut bench, true);
-    let rule = crate::engine::metrics::settings::MetricRule {
-        event: "*".into(),
-        measurement: None,
-        instrument: None,
-        unit: Some("s".into()),
-        attributes: None,
-        boundaries: None,
-        name: None,
-        description: None,
-        keep: Vec::new(),
-        drop: Vec::new(),
-    };
-    let other = MetricSettings { rules: vec![rule], ..MetricSettings::default() };
+    let other = other_settings();
     let (mut after, _) = restored(&other, &rows, head);
     assert!(after.own.rejoin(id));
     after.now = 5.0;
@@ -152,6 +157,38 @@ fn an_instrument_of_before_gives_way_to_what_other_settings_say() {
         assert_eq!(bench.own.figures().instruments, 2);
     }
     assert_eq!(damaged, 0);
+}
+
+/// A checkpoint that has what changed says what one of everything says.
+#[test]
+fn a_start_that_moved_without_a_measurement_is_written() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let (before, new) =
+        (instrument("size", "By", Kind::Counter), instrument("size.bytes.total", "By", Kind::Counter));
+    let id = bench.attach("w");
+    bench.count(id, &before);
+    let (rows, _, head) = written(&mut bench, true);
+    let (mut after, _) = restored(&other_settings(), &rows, head);
+    assert!(after.own.rejoin(id));
+    after.count(id, &new);
+    after.collect(10.0);
+    let wrong = |bench: &mut Bench, at| {
+        bench.own.begin(wall(at), now(bench.now));
+        bench.own.collect(1000, &mut drop);
+    };
+    // The first ends in the far future, and the second is to follow it.
+    wrong(&mut after, 100_000.0);
+    after.collect(20.0);
+    let mut rows: std::collections::BTreeMap<_, _> = written(&mut after, true).0.into_iter().collect();
+    // A point of an even farther future does.
+    wrong(&mut after, 200_000.0);
+    let (changed, _, head) = written(&mut after, false);
+    rows.extend(changed);
+    let (mut again, _) = restored(&other_settings(), &rows.into_iter().collect(), head);
+    assert!(again.own.rejoin(id));
+    let said = numbers(&again.collect(30.0));
+    assert_eq!(said, numbers(&after.collect(30.0)));
+    assert_eq!(said.len(), 1);
 }
 
 #[test]
