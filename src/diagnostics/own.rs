@@ -21,7 +21,7 @@ use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{
-    LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+    LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLoggerProvider};
@@ -232,14 +232,17 @@ fn resource(own: &OwnTelemetry) -> Resource {
         .build()
 }
 
-fn traces(client: Client, limit: Duration, resource: Resource) -> Result<SdkTracerProvider, OwnError> {
-    let exporter = SpanExporter::builder()
-        .with_http()
+/// An exporter of the SDK that gives its requests to `client`.
+fn through<B: WithExportConfig + WithHttpConfig>(builder: B, client: Client, limit: Duration) -> B {
+    builder
         .with_http_client(client)
         .with_endpoint(PLACEHOLDER)
         .with_protocol(Protocol::HttpBinary)
         .with_timeout(limit)
-        .build()?;
+}
+
+fn traces(client: Client, limit: Duration, resource: Resource) -> Result<SdkTracerProvider, OwnError> {
+    let exporter = through(SpanExporter::builder().with_http(), client, limit).build()?;
     let batches = trace::BatchConfigBuilder::default()
         .with_max_queue_size(MAX_QUEUE_ITEMS)
         .with_max_export_batch_size(MAX_BATCH_ITEMS)
@@ -254,13 +257,7 @@ fn traces(client: Client, limit: Duration, resource: Resource) -> Result<SdkTrac
 }
 
 fn logs(client: Client, limit: Duration, resource: Resource) -> Result<SdkLoggerProvider, OwnError> {
-    let exporter = LogExporter::builder()
-        .with_http()
-        .with_http_client(client)
-        .with_endpoint(PLACEHOLDER)
-        .with_protocol(Protocol::HttpBinary)
-        .with_timeout(limit)
-        .build()?;
+    let exporter = through(LogExporter::builder().with_http(), client, limit).build()?;
     let batches = logs::BatchConfigBuilder::default()
         .with_max_queue_size(MAX_QUEUE_ITEMS)
         .with_max_export_batch_size(MAX_BATCH_ITEMS)
@@ -273,12 +270,7 @@ fn logs(client: Client, limit: Duration, resource: Resource) -> Result<SdkLogger
 }
 
 fn metrics(client: Client, limit: Duration, resource: Resource) -> Result<SdkMeterProvider, OwnError> {
-    let exporter = MetricExporter::builder()
-        .with_http()
-        .with_http_client(client)
-        .with_endpoint(PLACEHOLDER)
-        .with_protocol(Protocol::HttpBinary)
-        .with_timeout(limit)
+    let exporter = through(MetricExporter::builder().with_http(), client, limit)
         .with_temporality(Temporality::Cumulative)
         .build()?;
     Ok(SdkMeterProvider::builder()

@@ -126,6 +126,25 @@ impl Default for MetricSettings {
     }
 }
 
+impl MetricRule {
+    /// A rule for every measurement of the events that this glob matches, which changes nothing yet.
+    #[must_use]
+    pub fn of(event: &str) -> Self {
+        Self {
+            event: event.to_owned(),
+            measurement: None,
+            instrument: None,
+            unit: None,
+            attributes: None,
+            boundaries: None,
+            name: None,
+            description: None,
+            keep: Vec::new(),
+            drop: Vec::new(),
+        }
+    }
+}
+
 impl MetricSettings {
     /// The kind of a histogram with these bounds where it has bounds at all.
     #[must_use]

@@ -97,16 +97,9 @@ fn a_negative_increment_is_lost_and_counted() {
 #[test]
 fn a_conflict_is_told_once_and_its_measurement_is_lost() {
     let rule = |event: &str, instrument| MetricRule {
-        event: event.to_owned(),
-        measurement: None,
         instrument: Some(instrument),
-        unit: None,
-        attributes: None,
-        boundaries: None,
         name: Some("shared.name".to_owned()),
-        description: None,
-        keep: Vec::new(),
-        drop: Vec::new(),
+        ..MetricRule::of(event)
     };
     let mut bench = measuring(|metrics| {
         metrics.rules = vec![rule("a", RuleInstrument::Gauge), rule("b", RuleInstrument::Histogram)];
@@ -140,18 +133,8 @@ fn names_that_are_one_in_prometheus_are_in_conflict_and_both_are_told() {
 #[test]
 fn a_rule_that_makes_nothing_leaves_the_event_without_a_metric() {
     let mut bench = measuring(|metrics| {
-        metrics.rules = vec![MetricRule {
-            event: "noise.*".to_owned(),
-            measurement: None,
-            instrument: Some(RuleInstrument::None),
-            unit: None,
-            attributes: None,
-            boundaries: None,
-            name: None,
-            description: None,
-            keep: Vec::new(),
-            drop: Vec::new(),
-        }];
+        metrics.rules =
+            vec![MetricRule { instrument: Some(RuleInstrument::None), ..MetricRule::of("noise.*") }];
     });
     bench.send(&event("noise.level", 0).int("x", 1)).send(&event("noise.made", 0));
     assert_eq!(dropped(&bench, DropReason::SignalDisabled), 1);

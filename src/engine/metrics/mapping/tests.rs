@@ -84,21 +84,6 @@ fn shown(measured: &Measured<'_>) -> String {
     format!("{name} [{unit}] {kind} {value} {{{}}}", pairs.join(","))
 }
 
-fn rule(event: &str) -> MetricRule {
-    MetricRule {
-        event: event.to_owned(),
-        measurement: None,
-        instrument: None,
-        unit: None,
-        attributes: None,
-        boundaries: None,
-        name: None,
-        description: None,
-        keep: Vec::new(),
-        drop: Vec::new(),
-    }
-}
-
 use Value::{Float, Int, Text};
 
 /// A line for each row of the table of shapes.
@@ -267,7 +252,7 @@ fn one_quantity_in_two_units_counts_once_and_a_named_instrument_takes_several() 
     let named = |measurement: &str| MetricRule {
         measurement: Some(measurement.to_owned()),
         name: Some("tokens".to_owned()),
-        ..rule("*")
+        ..MetricRule::of("*")
     };
     let mut bench = Bench::of_rules(vec![named("input_tokens"), named("output_tokens")]);
     bench.event("a.b", &[("input_tokens", Int(2)), ("output_tokens", Int(3))], &[]);
@@ -311,9 +296,9 @@ fn the_first_rule_that_matches_decides() {
         attributes: Some(vec!["model".to_owned(), "tier".to_owned()]),
         name: Some("llm.tokens".to_owned()),
         description: Some("Tokens of all models".to_owned()),
-        ..rule("model.*")
+        ..MetricRule::of("model.*")
     };
-    let later = MetricRule { instrument: Some(RuleInstrument::Gauge), ..rule("model.inference") };
+    let later = MetricRule { instrument: Some(RuleInstrument::Gauge), ..MetricRule::of("model.inference") };
     let mut bench = Bench::of_rules(vec![tokens, later]);
     bench.event(
         "model.inference",
@@ -332,7 +317,7 @@ fn the_first_rule_that_matches_decides() {
 
 #[test]
 fn a_rules_unit_is_converted_to_where_both_are_known() {
-    let unit = |event: &str, unit: &str| MetricRule { unit: Some(unit.to_owned()), ..rule(event) };
+    let unit = |event: &str, unit: &str| MetricRule { unit: Some(unit.to_owned()), ..MetricRule::of(event) };
     let mut bench =
         Bench::of_rules(vec![unit("ms", "ms"), unit("mib", "MiBy"), unit("one", "1"), unit("x", "{x}")]);
     for (name, measurement, value, line) in [
@@ -351,7 +336,7 @@ fn a_rules_unit_is_converted_to_where_both_are_known() {
 
 #[test]
 fn boundaries_make_a_histogram_of_fixed_bounds() {
-    let bounds = MetricRule { boundaries: Some([1.0, 2.0].into()), ..rule("a.*") };
+    let bounds = MetricRule { boundaries: Some([1.0, 2.0].into()), ..MetricRule::of("a.*") };
     let settings = MetricSettings {
         rules: vec![bounds],
         histogram: HistogramAggregation::Exponential,
@@ -364,7 +349,7 @@ fn boundaries_make_a_histogram_of_fixed_bounds() {
 
 #[test]
 fn a_rule_switches_off_and_the_event_is_ruled_out() {
-    let off = MetricRule { instrument: Some(RuleInstrument::None), ..rule("debug.*") };
+    let off = MetricRule { instrument: Some(RuleInstrument::None), ..MetricRule::of("debug.*") };
     let mut bench = Bench::of_rules(vec![off]);
     let counted = bench.event("debug.hit", &[], &[]);
     assert_eq!(counted, Verdict { ruled_out: 1, ..Verdict::default() });
@@ -380,7 +365,7 @@ fn conditions_are_on_metadata() {
     let some = MetricRule {
         keep: vec![("model".to_owned(), "gpt-*".to_owned()), ("snakepit.tool".to_owned(), "*".to_owned())],
         drop: vec![("error_type".to_owned(), "Cancel*".to_owned())],
-        ..rule("*")
+        ..MetricRule::of("*")
     };
     let mut bench = Bench::of_rules(vec![some]);
     for (metadata, is_measured) in [
@@ -445,7 +430,7 @@ fn it_is_explained_what_events_became_and_why() {
     let off = MetricRule {
         instrument: Some(RuleInstrument::None),
         measurement: Some("noise".to_owned()),
-        ..rule("a.*")
+        ..MetricRule::of("a.*")
     };
     let mut bench = Bench::of_rules(vec![off]);
     let measurements = [

@@ -316,18 +316,7 @@ impl Run {
     }
 
     fn change_rules(&mut self) {
-        let rule = MetricRule {
-            event: format!("no.such.event.{}", self.settings.rules.len()),
-            measurement: None,
-            instrument: None,
-            unit: None,
-            attributes: None,
-            boundaries: None,
-            name: None,
-            description: None,
-            keep: Vec::new(),
-            drop: Vec::new(),
-        };
+        let rule = MetricRule::of(&format!("no.such.event.{}", self.settings.rules.len()));
         self.settings.rules.push(rule);
         self.restore();
         self.all.truncate(1);

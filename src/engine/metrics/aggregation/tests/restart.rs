@@ -1,6 +1,7 @@
 //! What a checkpoint has of series, and what becomes of it under other settings, or when it is damaged.
 
 use super::*;
+use crate::engine::metrics::settings::{HistogramAggregation, MetricRule};
 use crate::store::RowKey;
 
 const INT: fn(i64) -> Number = Number::Int;
@@ -23,18 +24,7 @@ fn restored(settings: &MetricSettings, rows: &Rows, head: AggregationHead) -> (B
 
 /// Settings that say of every instrument something else than the default.
 fn other_settings() -> MetricSettings {
-    let rule = crate::engine::metrics::settings::MetricRule {
-        event: "*".into(),
-        measurement: None,
-        instrument: None,
-        unit: Some("s".into()),
-        attributes: None,
-        boundaries: None,
-        name: None,
-        description: None,
-        keep: Vec::new(),
-        drop: Vec::new(),
-    };
+    let rule = MetricRule { unit: Some("s".into()), ..MetricRule::of("*") };
     MetricSettings { rules: vec![rule], ..MetricSettings::default() }
 }
 
@@ -179,7 +169,7 @@ fn a_start_that_moved_without_a_measurement_is_written() {
     // The first ends in the far future, and the second is to follow it.
     wrong(&mut after, 100_000.0);
     after.collect(20.0);
-    let mut rows: std::collections::BTreeMap<_, _> = written(&mut after, true).0.into_iter().collect();
+    let mut rows: BTreeMap<_, _> = written(&mut after, true).0.into_iter().collect();
     // A point of an even farther future does.
     wrong(&mut after, 200_000.0);
     let (changed, _, head) = written(&mut after, false);
@@ -202,10 +192,8 @@ fn an_instrument_that_the_settings_still_say_stays() {
     assert!(same.own.rejoin(id));
     assert_eq!(same.count(id, &other), Recorded::Conflict, "as without the restart");
     let (rows, _, head) = written(&mut bench, true);
-    let settings = MetricSettings {
-        histogram: crate::engine::metrics::settings::HistogramAggregation::Exponential,
-        ..MetricSettings::default()
-    };
+    let settings =
+        MetricSettings { histogram: HistogramAggregation::Exponential, ..MetricSettings::default() };
     let (mut changed, _) = restored(&settings, &rows, head);
     assert!(changed.own.rejoin(id));
     changed.count(id, &before);
