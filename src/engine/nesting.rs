@@ -5,32 +5,22 @@
 //! containing the other, it is their nearest common encloser. A span is judged when the reorder window after its end
 //! has closed, so disorder changes nothing; until then it is *held*.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
-
 use crate::engine::compose::{Finished, Parent};
-use crate::engine::half::{Tokens, sorted_key, span_id_token};
+use crate::engine::half::span_id_token;
 use crate::engine::ids::SpanContext;
 use crate::engine::intervals::{IntervalKey, OPEN_END};
 use crate::engine::memory::TokenHolder;
-use crate::engine::open::{event_bytes, push_event};
-use crate::engine::span::Status;
+use crate::engine::nesting::around::Container;
 use crate::engine::state::{Shared, WorkerState};
 use crate::time::Monotonic;
 
-/// Spans that may stand in question as a parent, those that start latest; where none of them is, there is no parent.
-const MAX_PARENT_CANDIDATES: usize = 64;
+mod around;
+mod held;
 
-/// Operations of a group that are searched for a parent; a request has a few.
-const MAX_OPERATIONS: usize = 256;
+pub(crate) use crate::engine::nesting::held::{Held, HeldSpans, Place};
 
 /// Open ancestors that are judged before their descendant.
 const MAX_DEPTH: usize = 64;
-
-/// What a held span costs beside its attributes and events.
-const HELD_BYTES: usize = 512;
 
 /// A span among the intervals of its group.
 #[derive(Debug)]
@@ -61,114 +51,6 @@ pub(crate) enum Standing {
     Exported,
 }
 
-/// Where a finished span stands among the others.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Place {
-    pub(crate) interval: Option<IntervalKey>,
-    /// The start as a child: its own time.
-    pub(crate) start: i64,
-    /// Its end's own time, not before its start.
-    pub(crate) end: i64,
-    /// When its end arrived.
-    pub(crate) arrived: Monotonic,
-    pub(crate) base: Option<u64>,
-    pub(crate) tokens: Tokens,
-    /// Its parent is what its identity says: it does not wait.
-    pub(crate) is_settled: bool,
-    /// Its parent was decided while it was open.
-    pub(crate) is_judged: bool,
-}
-
-/// A finished span that waits for its judgement.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Held {
-    pub(crate) finished: Finished,
-    pub(crate) place: Place,
-}
-
-impl Held {
-    fn size_bytes(&self) -> usize {
-        let events: usize = self.finished.events.iter().map(event_bytes).sum();
-        let finished = &self.finished;
-        let status = match &finished.status {
-            Status::Error(message) => message.len(),
-            Status::Unset | Status::Ok => 0,
-        };
-        HELD_BYTES + finished.name.own_bytes() + finished.attributes.size_bytes() + status + events
-    }
-}
-
-/// The held spans of one worker, in the order in which they are judged.
-#[derive(Debug, Default)]
-pub(crate) struct HeldSpans {
-    spans: BTreeMap<(Monotonic, u64), Box<Held>>,
-    bytes: usize,
-}
-
-impl HeldSpans {
-    pub(crate) fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(crate) fn next_deadline(&self) -> Option<Monotonic> {
-        self.spans.first_key_value().map(|((due, _), _)| *due)
-    }
-
-    fn first(&self) -> Option<(Monotonic, u64)> {
-        self.spans.first_key_value().map(|(at, _)| *at)
-    }
-
-    pub(crate) fn get(&self, at: (Monotonic, u64)) -> Option<&Held> {
-        self.spans.get(&at).map(|held| &**held)
-    }
-
-    /// In the order in which they are judged.
-    pub(crate) fn entries(&self) -> &BTreeMap<(Monotonic, u64), Box<Held>> {
-        &self.spans
-    }
-
-    pub(crate) fn insert(&mut self, at: (Monotonic, u64), held: Box<Held>) {
-        self.bytes += held.size_bytes();
-        self.spans.insert(at, held);
-    }
-
-    fn remove(&mut self, at: (Monotonic, u64)) -> Option<Box<Held>> {
-        let held = self.spans.remove(&at)?;
-        self.bytes -= held.size_bytes();
-        Some(held)
-    }
-
-    /// Adds a span event; false if there is no room for it.
-    pub(crate) fn push_event(
-        &mut self,
-        at: (Monotonic, u64),
-        event: crate::engine::span::SpanEvent,
-        max_events: usize,
-    ) -> bool {
-        let Some(held) = self.spans.get_mut(&at) else { return false };
-        let bytes = event_bytes(&event);
-        let finished = &mut held.finished;
-        let is_kept = push_event(&mut finished.events, &mut finished.dropped_events, event, max_events);
-        self.bytes += if is_kept { bytes } else { 0 };
-        is_kept
-    }
-}
-
-/// The answer to who contains an interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Container {
-    /// Nobody.
-    None,
-    /// This span.
-    Is(IntervalKey),
-    /// An undecided end may.
-    UnknownUntil(Monotonic),
-}
-
 /// Under what conditions a span is judged.
 #[derive(Debug, Clone, Copy)]
 struct Chance {
@@ -177,25 +59,6 @@ struct Chance {
     is_last: bool,
     /// The end of the span whose ancestors are in question.
     inner_end: i64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    key: IntervalKey,
-    end: i64,
-    standing: Standing,
-}
-
-impl Candidate {
-    /// Outer spans are less: an earlier start, then a later end, then any fixed order.
-    fn order(&self) -> (i64, std::cmp::Reverse<i64>, u64, u64) {
-        (self.key.start, std::cmp::Reverse(self.end), self.key.operation, self.key.seq)
-    }
-
-    /// Whether this candidate, the outer of the two, contains the other.
-    fn contains(&self, inner: &Self) -> bool {
-        self.key.operation != inner.key.operation && self.end >= inner.end
-    }
 }
 
 impl WorkerState {
@@ -418,39 +281,6 @@ impl WorkerState {
         found.unwrap_or(Container::None)
     }
 
-    /// The same; `None` if too many spans stand in question.
-    fn find_container(&self, own: IntervalKey, start: i64, end: i64, chance: Chance) -> Option<Container> {
-        let (mut candidates, is_complete) = self.candidates(own, start, end)?;
-        if chance.is_last {
-            candidates.retain(|candidate| !matches!(candidate.standing, Standing::Undecided { .. }));
-        }
-        let latest_open = candidates.iter().filter(|candidate| candidate.standing == Standing::Open);
-        let latest_open = latest_open.map(|candidate| candidate.key.rank()).max();
-        let undecided = candidates.iter().filter_map(|candidate| match candidate.standing {
-            Standing::Undecided { until } => Some(until),
-            Standing::Open => self.may_end_until(candidate.key.seq),
-            // The end of an open span within this one may still be on its way.
-            Standing::Held { due } if due > chance.now && latest_open > Some(candidate.key.rank()) => {
-                Some(due)
-            }
-            Standing::Held { .. } | Standing::Closed | Standing::Exported => None,
-        });
-        if let Some(until) = undecided.max().filter(|_| !chance.is_last) {
-            return Some(Container::UnknownUntil(until));
-        }
-        candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.order()));
-        let parent = (0..candidates.len()).find(|&at| {
-            let (inner, rest) = candidates.split_at(at);
-            let Some((candidate, outer)) = rest.split_first() else { return false };
-            inner.iter().all(|inner| candidate.contains(inner))
-                && outer.iter().all(|outer| outer.contains(candidate))
-        });
-        match parent {
-            Some(at) => Some(Container::Is(candidates[at].key)),
-            None => is_complete.then_some(Container::None),
-        }
-    }
-
     /// The context that an open or held span would have if it were judged now, and whether its parent is remote.
     pub(crate) fn context_now(&self, holder: TokenHolder, now: Monotonic) -> Option<(SpanContext, bool)> {
         let own = self.unfinished(holder)?;
@@ -480,100 +310,6 @@ impl WorkerState {
             }
         }
         Some((context, is_remote))
-    }
-
-    /// When it is decided whether a waiting end takes this open span; `None` if none can.
-    fn may_end_until(&self, seq: u64) -> Option<Monotonic> {
-        let span = self.open.get(seq)?;
-        let sorts = [false, true].map(|sort| sorted_key(span.key, sort));
-        sorts.into_iter().filter_map(|key| self.waiting.may_end_until(key, span.start)).max()
-    }
-
-    /// The spans that contain the interval, and whether those are all: of more than [`MAX_PARENT_CANDIDATES`] the ones that
-    /// start latest. `None` if there are too many operations to look at.
-    fn candidates(&self, own: IntervalKey, start: i64, end: i64) -> Option<(SmallVec<[Candidate; 8]>, bool)> {
-        // Who ends later is the outer one, else who starts earlier, else a fixed order says so: of two spans never both,
-        // whatever the tolerance of their starts.
-        let is_outer = |key: &IntervalKey, until: i64| until > end || key.rank() < own.rank();
-        if let Some(few) = self.intervals.few(own.group) {
-            let contains = |key: &IntervalKey, until: i64| {
-                key.operation != own.operation && key.start <= start && until >= end && is_outer(key, until)
-            };
-            let found = few.filter(|(key, until, _)| contains(key, *until));
-            let found =
-                found.map(|(key, end, relative)| Candidate { key: *key, end, standing: relative.standing });
-            return Some((found.collect(), true));
-        }
-        let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
-        let mut is_complete = true;
-        let mut from = Some(0);
-        for _ in 0..MAX_OPERATIONS {
-            let Some(operation) = from.and_then(|from| self.intervals.operation_from(own.group, from)) else {
-                return Some((candidates, is_complete));
-            };
-            from = operation.checked_add(1);
-            if operation == own.operation {
-                continue;
-            }
-            let mut left = MAX_PARENT_CANDIDATES;
-            self.intervals.containing(own.group, operation, start, end, &mut |key, until, relative| {
-                if is_outer(key, until) {
-                    candidates.push(Candidate { key: *key, end: until, standing: relative.standing });
-                    left -= 1;
-                }
-                left > 0
-            });
-            if candidates.len() > MAX_PARENT_CANDIDATES {
-                is_complete = false;
-                candidates.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.key.rank()));
-                candidates.truncate(MAX_PARENT_CANDIDATES);
-            }
-        }
-        None
-    }
-
-    /// The innermost span that is open or held at an instant, among the latest of each operation.
-    pub(crate) fn innermost(&self, group: u64, time: i64) -> Option<(IntervalKey, Standing)> {
-        let takes_events =
-            |relative: &Relative| matches!(relative.standing, Standing::Open | Standing::Held { .. });
-        let innermost = self.latest_around(group, time, time, takes_events);
-        innermost.map(|(key, _, standing)| (key, standing))
-    }
-
-    /// The span of a group that starts latest before an instant, else the latest of all, of those whose context is known;
-    /// with its end.
-    pub(crate) fn latest(&self, group: u64, time: i64) -> Option<(IntervalKey, i64, Standing)> {
-        let is_known =
-            |relative: &Relative| relative.context.is_some() || relative.standing == Standing::Open;
-        let latest = |until| self.latest_around(group, until, i64::MIN, is_known);
-        latest(time).or_else(|| latest(i64::MAX))
-    }
-
-    /// Of the latest spans of each operation that contain this interval, the one that starts latest of those wanted.
-    fn latest_around(
-        &self,
-        group: u64,
-        start: i64,
-        end: i64,
-        is_wanted: impl Fn(&Relative) -> bool,
-    ) -> Option<(IntervalKey, i64, Standing)> {
-        let mut latest: Option<(IntervalKey, i64, Standing)> = None;
-        let mut from = 0;
-        for _ in 0..MAX_OPERATIONS {
-            let Some(operation) = self.intervals.operation_from(group, from) else { break };
-            let mut left = MAX_PARENT_CANDIDATES;
-            self.intervals.containing(group, operation, start, end, &mut |key, until, relative| {
-                left -= 1;
-                let found = is_wanted(relative);
-                if found && latest.is_none_or(|(best, ..)| (best.start, best.seq) < (key.start, key.seq)) {
-                    latest = Some((*key, until, relative.standing));
-                }
-                !found && left > 0
-            });
-            let Some(next) = operation.checked_add(1) else { break };
-            from = next;
-        }
-        latest
     }
 
     /// Gives a finished span to the exporter, and remembers where it stood for two windows after its end's arrival, and
