@@ -3,13 +3,14 @@
 //!
 //! A case answers with the variables whose effect it saw. The law at the end: every row of the table was seen.
 
+mod certificates;
 mod export;
 mod files;
 mod idle;
+mod json;
 mod points;
 mod records;
 mod spans;
-mod transport;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -61,10 +62,10 @@ async fn every_variable_does_what_the_table_says() -> Result<()> {
         Box::pin(records::the_console_shows_records()),
         Box::pin(records::records_have_their_limits()),
         Box::pin(records::exceptions_may_be_records()),
-        Box::pin(transport::certificates_protect_the_way()),
-        Box::pin(transport::certificates_protect_the_way_of_other_signals()),
-        Box::pin(transport::json_goes_over_http()),
-        Box::pin(transport::json_goes_to_standard_output()),
+        Box::pin(certificates::protect_the_way()),
+        Box::pin(certificates::protect_the_way_of_other_signals()),
+        Box::pin(json::goes_over_http()),
+        Box::pin(json::goes_to_standard_output()),
     ];
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let walk = async {
