@@ -108,8 +108,6 @@ pub struct App {
     /// Checkpoints and collections.
     stop_periodic: CancellationToken,
     store: Option<Store>,
-    /// Spans on disk at the start that no engine knows of any more.
-    inherited: u64,
     shutdown_timeout: Duration,
     /// The parts' tasks; none ends before it is told to.
     tasks: JoinSet<&'static str>,
@@ -123,7 +121,6 @@ impl App {
     pub async fn start(config: Config, tap: Option<Tap>) -> Result<Self, RunError> {
         let policies = Policies::new(&config.control).map_err(|error| RunError::Usage(error.to_string()))?;
         let (store, mut recovered) = state::open(&config.state).await?.unzip();
-        let inherited = recovered.as_ref().map_or(0, state::inherited);
         let begun = recovered.as_ref().map(last_instant).unwrap_or_default();
         let clock: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(clock::start_at(begun));
         let exporters::Built { exporters, tasks: exports } =
@@ -209,9 +206,7 @@ impl App {
             capacity,
             export: {
                 let (exporters, store) = (exporters.clone(), store.clone());
-                Arc::new(move || {
-                    export_figures(exporters.snapshots(), store.as_ref().map(Store::figures), inherited)
-                })
+                Arc::new(move || export_figures(exporters.snapshots(), store.as_ref().map(Store::figures)))
             },
             collections: {
                 let collections = collections.clone();
@@ -252,7 +247,6 @@ impl App {
             stop_admin,
             stop_periodic,
             store,
-            inherited,
             shutdown_timeout: config.shutdown_timeout,
             tasks,
         })
@@ -294,7 +288,7 @@ impl App {
         let ending = async { while self.tasks.join_next().await.is_some() {} };
         // What is left are connections that do not close; they end with the program.
         let _ = tokio::time::timeout(left().clamp(LEAST_STAGE, admin::server::CLOSING_LIMIT), ending).await;
-        BridgeLedger { events, export: export_figures(snapshots, None, self.inherited) }
+        BridgeLedger { events, export: export_figures(snapshots, None) }
     }
 
     /// Has the shards close what is open and make their last points, and adds up their last sums.
@@ -328,11 +322,7 @@ fn not_listening(error: receiver::BuildError) -> RunError {
     }
 }
 
-fn export_figures(
-    snapshots: ExportSnapshots,
-    store: Option<store::StoreFigures>,
-    inherited: u64,
-) -> ExportFigures {
+fn export_figures(snapshots: ExportSnapshots, store: Option<store::StoreFigures>) -> ExportFigures {
     let of_all = |figure: fn(&ExportSnapshot) -> u64| snapshots.iter().map(figure).sum();
     let has_store = store.is_some();
     let sums = ExportFigures {
@@ -343,7 +333,6 @@ fn export_figures(
             bytes: store.disk_bytes,
             spool_limit_bytes: of_all(|snapshot| snapshot.spool_capacity_bytes),
         }),
-        inherited,
         queued_bytes: of_all(|snapshot| snapshot.queued_bytes),
         queue_capacity_bytes: of_all(|snapshot| snapshot.queue_capacity_bytes),
         requests_sent: of_all(|snapshot| snapshot.requests_sent),
@@ -367,6 +356,8 @@ fn signal_figures(snapshot: ExportSnapshot, has_store: bool) -> SignalFigures {
     };
     SignalFigures {
         accepted: snapshot.made,
+        made_again: snapshot.made_again,
+        inherited: snapshot.inherited,
         refused: snapshot.refused,
         sent: snapshot.exported,
         sampled_out: snapshot.sampled_out,

@@ -3,6 +3,9 @@
 //! The exporters are read before the engines, so that a span that is made in between counts as queued, and never as
 //! exported before it was made. Spans that an engine holds for their parent are queued as well. Points and records are
 //! made when their exporter is given them.
+//!
+//! Laws: `made = exported + sampled_out + queued + spooled + sum(refused)` for each signal. Of spans, `made - made_again -
+//! inherited` is what the events made: `paired / 2 + rebuilt + incomplete`.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -25,10 +28,12 @@ pub struct BridgeLedger {
 }
 
 impl BridgeLedger {
-    /// Spans made, by this bridge and, where its disk had fallen behind, by the one before that left them there.
+    /// Spans made: of the events, and by earlier runs of events that are not counted for them.
     #[must_use]
     pub fn spans_made(&self) -> u64 {
-        self.events.spans_made + self.export.inherited
+        let SignalFigures { accepted, made_again, inherited, .. } = self.export.traces;
+        // The exporter was given more than that only where a broken shard took its sums with it.
+        (self.events.spans_made + made_again + inherited).max(accepted)
     }
 
     /// Spans made that are neither delivered nor given up: `made = exported + sampled_out + queued + spooled +
@@ -37,7 +42,6 @@ impl BridgeLedger {
     pub fn spans_queued(&self) -> u64 {
         let SignalFigures { sent, sampled_out, spooled, refused, .. } = &self.export.traces;
         let settled = sent + sampled_out + spooled + refused.values().sum::<u64>();
-        // More are settled than were made only where a broken shard took its sums with it.
         self.spans_made().saturating_sub(settled)
     }
 
@@ -75,6 +79,8 @@ fn given(figures: &SignalFigures) -> Value {
 fn items(made: u64, queued: u64, figures: &SignalFigures) -> Value {
     json!({
         "made": made,
+        "made_again": figures.made_again,
+        "inherited": figures.inherited,
         "exported": figures.sent,
         "sampled_out": figures.sampled_out,
         "queued": queued,

@@ -44,8 +44,6 @@ pub struct ExportFigures {
     pub metrics: SignalFigures,
     /// Of log records.
     pub logs: SignalFigures,
-    /// Spans of before that no engine knows of any more, and that were on disk at the start.
-    pub inherited: u64,
     /// What waits in memory, encoded; this and the following of all signals.
     pub queued_bytes: u64,
     /// The bound of `queued_bytes`.
@@ -77,6 +75,10 @@ impl ExportFigures {
 pub struct SignalFigures {
     /// Items that the exporter took in.
     pub accepted: u64,
+    /// Of these, those that an earlier run had made of events that then happened again.
+    pub made_again: u64,
+    /// Of these, those of earlier runs that no engine counts any more.
+    pub inherited: u64,
     /// Items not delivered, and never to be, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Items that the peer took.
@@ -113,6 +115,8 @@ impl Default for SignalFigures {
     fn default() -> Self {
         Self {
             accepted: 0,
+            made_again: 0,
+            inherited: 0,
             refused: BTreeMap::new(),
             sent: 0,
             sampled_out: 0,

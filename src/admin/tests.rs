@@ -42,9 +42,9 @@ async fn the_ledger_adds_up_over_shards_and_exporter() {
         json!({
             "events": {"received": 9, "paired": 4, "rebuilt": 1, "incomplete": 1, "standalone": 1, "pending": 1,
                        "dropped": {"duplicate_end": 1}},
-            "spans": {"made": 4, "exported": 2, "sampled_out": 0, "queued": 1, "spooled": 0, "refused": {"queue_full": 1}},
-            "points": {"made": 9, "exported": 6, "sampled_out": 0, "queued": 2, "spooled": 1, "refused": {}},
-            "records": {"made": 0, "exported": 0, "sampled_out": 0, "queued": 0, "spooled": 0, "refused": {}},
+            "spans": {"made": 4, "made_again": 0, "inherited": 0, "exported": 2, "sampled_out": 0, "queued": 1, "spooled": 0, "refused": {"queue_full": 1}},
+            "points": {"made": 9, "made_again": 0, "inherited": 0, "exported": 6, "sampled_out": 0, "queued": 2, "spooled": 1, "refused": {}},
+            "records": {"made": 0, "made_again": 0, "inherited": 0, "exported": 0, "sampled_out": 0, "queued": 0, "spooled": 0, "refused": {}},
         })
     );
 }

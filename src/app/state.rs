@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{RunError, clock};
+use crate::admin::ledger::sum;
 use crate::config::{Config, StateSettings};
 use crate::diagnostics::lifecycle;
 use crate::engine::{self, Span};
+use crate::exporter::pipeline::Engines;
 use crate::exporter::signal::Signal;
 use crate::exporter::spool::{Load, SpoolStore};
 use crate::exporter::{Exporters, Parts};
@@ -65,12 +67,6 @@ fn tell(dir: &std::path::Path, recovered: &Recovered) {
     if recovered.damaged.total() > 0 {
         tracing::error!(damaged = ?recovered.damaged, "parts of the state directory were damaged, and are lost");
     }
-}
-
-/// Spans on disk that no engine knows of: what was made before the disk fell behind.
-pub(super) fn inherited(recovered: &Recovered) -> u64 {
-    let traces = recovered.spool.iter().filter(|entry| entry.signal == Signal::Traces);
-    if recovered.is_behind { traces.map(|entry| entry.items).sum() } else { 0 }
 }
 
 /// What the exporter of a signal is told beside its settings: the sampler, the store, and what is in it.
@@ -142,7 +138,28 @@ pub(super) fn go_on(
         replayed = beginning.replayed,
         "the engines go on where they stood"
     );
+    reconcile(&beginning, settings, exporters);
     beginning
+}
+
+/// Lets the exporters name what their sums and those of the engines have not in common.
+fn reconcile(beginning: &Beginning, settings: &engine::Settings, exporters: &Exporters) {
+    let engines = || beginning.shards.iter().map(|shard| &shard.engine);
+    let made = sum(&engines().map(engine::Engine::ledger).collect::<Vec<_>>());
+    let held: u64 = engines().map(engine::Engine::held_spans).sum();
+    let of_signals = [
+        (Signal::Traces, &exporters.traces, made.spans_made.saturating_sub(held), true),
+        (Signal::Metrics, &exporters.metrics, made.points_made, settings.metrics.is_some()),
+        (Signal::Logs, &exporters.logs, made.records_made, settings.records),
+    ];
+    for (signal, exporter, passed_on, is_made) in of_signals {
+        let made_again = beginning.made_again[signal];
+        let is_whole = beginning.is_whole && is_made;
+        let items = exporter.reconcile(Engines { passed_on, made_again, is_whole });
+        if items > 0 {
+            tracing::error!(%signal, items, "the state directory does not say what became of some items");
+        }
+    }
 }
 
 /// Puts everything as it stands into one commit, from which a later start goes on, and waits for it. The exporters' tasks must

@@ -43,6 +43,12 @@ impl Engine {
         StreamId(self.next_stream)
     }
 
+    /// Finished spans that wait for their parent: they count as made, and were not passed on.
+    #[must_use]
+    pub fn held_spans(&self) -> u64 {
+        self.workers.values().map(|state| state.held.len() as u64).sum()
+    }
+
     fn write(&mut self, replaces_all: bool) -> ShardCheckpoint {
         debug_assert!(self.outputs.is_empty(), "outputs are taken before their engine is written");
         let mut puts = Vec::new();
@@ -62,7 +68,7 @@ impl Engine {
             next_stream: self.next_stream,
             departed: self.departed,
             total: self.ledger(),
-            held: self.workers.values().map(|state| state.held.len() as u64).sum(),
+            held: self.held_spans(),
             metrics,
         };
         let head = rows::sealed(vec![VERSION], &head);

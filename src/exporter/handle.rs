@@ -13,7 +13,7 @@ use crate::engine::span::Span;
 use crate::exporter::Shared;
 use crate::exporter::batch::Provenance;
 use crate::exporter::output::Output;
-use crate::exporter::pipeline::ExportSnapshot;
+use crate::exporter::pipeline::{Engines, ExportSnapshot};
 use crate::exporter::refusal::Refusal;
 use crate::store::{Commit, Op, Origin};
 
@@ -118,6 +118,11 @@ impl ExporterHandle {
             complaints.about_admission(queue_full, &too_large, now.mono);
             complaints.about(notices, now.mono);
         }
+    }
+
+    /// Makes the sums agree with those of the engines, as [`Pipeline::reconcile`](super::pipeline::Pipeline::reconcile) does.
+    pub fn reconcile(&self, engines: Engines) -> u64 {
+        self.shared.lock().reconcile(engines)
     }
 
     /// Has everything written that is not on disk, by `push`, which may add to it: what an engine's checkpoint says must

@@ -31,6 +31,7 @@ mod answers;
 mod disk;
 mod outbox;
 mod peer_limit;
+mod reconcile;
 mod snapshot;
 pub mod split;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod tests;
 
 pub use outbox::{SAMPLED_OUT, SpoolNames};
 pub use peer_limit::{MIN_LEARNED_BYTES, REGROW_AFTER};
+pub use reconcile::Engines;
 pub use snapshot::{ExportSnapshot, Notice};
 
 use outbox::Outbox;
@@ -107,6 +109,9 @@ pub struct Pipeline {
 #[derive(Debug)]
 struct Counts {
     made: u64,
+    /// Of `made`; see [`ExportSnapshot`].
+    made_again: u64,
+    inherited: u64,
     exported: u64,
     sampled_out: u64,
     refused: BTreeMap<Refusal, u64>,
@@ -125,6 +130,8 @@ impl Default for Counts {
     fn default() -> Self {
         Self {
             made: 0,
+            made_again: 0,
+            inherited: 0,
             exported: 0,
             sampled_out: 0,
             refused: BTreeMap::new(),
@@ -296,6 +303,8 @@ impl Pipeline {
         let snapshot = ExportSnapshot {
             signal: self.settings.signal,
             made: counts.made,
+            made_again: counts.made_again,
+            inherited: counts.inherited,
             exported: counts.exported,
             sampled_out: counts.sampled_out,
             refused: counts.refused.iter().map(|(refusal, items)| (refusal.as_str(), *items)).collect(),

@@ -17,6 +17,9 @@ pub enum Refusal {
     GaveWay,
     /// What was on disk could not be read back whole.
     SpoolDamaged,
+    /// An earlier run made it, and its state directory does not say what became of it: it was damaged, or that run's end was cut
+    /// short.
+    FateUnknown,
     /// Still undelivered at the shutdown's deadline, or finished after it.
     Shutdown,
     /// The peer took the request, but not this many of its items.
@@ -80,6 +83,7 @@ impl Refusal {
             Self::RetryExpired => "retry_expired",
             Self::GaveWay => "gave_way",
             Self::SpoolDamaged => "spool_damaged",
+            Self::FateUnknown => "fate_unknown",
             Self::Shutdown => "shutdown",
             Self::PartialSuccess => "partial_success",
             Self::Internal => "internal",
@@ -114,6 +118,7 @@ impl Refusal {
             | Self::RetryExpired
             | Self::GaveWay
             | Self::SpoolDamaged
+            | Self::FateUnknown
             | Self::Shutdown
             | Self::PartialSuccess
             | Self::Internal
@@ -132,6 +137,7 @@ impl Refusal {
             Self::RetryExpired,
             Self::GaveWay,
             Self::SpoolDamaged,
+            Self::FateUnknown,
             Self::Shutdown,
             Self::PartialSuccess,
             Self::Internal,

@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::engine::{Damage, Engine, KnownWorker, RESTORED_GRACE, Restored, Settings, StreamId};
+use crate::exporter::signal::Signal;
 use crate::shard::journal::{fingerprint, records, split_head};
 use crate::shard::made::Finished;
 use crate::shard::replay::{Replayed, Settled, replay};
@@ -35,6 +36,10 @@ pub struct Beginning {
     pub next_stream: StreamId,
     /// Inputs that happened again.
     pub replayed: u64,
+    /// Outputs that were made once more though their fate is on disk, since the replay was not the original.
+    pub made_again: Ordinals,
+    /// The sums of all engines are there, and all that happened since their checkpoints happened again.
+    pub is_whole: bool,
 }
 
 /// Where one shard stands.
@@ -57,6 +62,14 @@ pub struct Remade {
     pub output: Finished,
 }
 
+/// What came of one shard.
+struct GoneOn {
+    beginning: ShardBeginning,
+    replayed: u64,
+    made_again: Ordinals,
+    is_whole: bool,
+}
+
 /// Shards to which nothing has happened yet.
 #[must_use]
 pub fn fresh(settings: &Arc<Settings>, shards: u16) -> Beginning {
@@ -69,6 +82,8 @@ pub fn fresh(settings: &Arc<Settings>, shards: u16) -> Beginning {
         workers: Vec::new(),
         next_stream: StreamId(1),
         replayed: 0,
+        made_again: Ordinals::default(),
+        is_whole: true,
     }
 }
 
@@ -94,14 +109,20 @@ pub fn recover(
     mut on_output: impl FnMut(Remade),
 ) -> Beginning {
     let settled = Settled::new(recovered.known_origins());
-    let is_whole = recovered.damaged.total() == 0 && recovered.set_aside.is_none();
+    let is_undamaged = recovered.damaged.total() == 0 && recovered.set_aside.is_none();
+    let is_there = recovered.damaged.heads == 0 && recovered.damaged.journal == 0;
+    let mut is_whole = is_there && recovered.set_aside.is_none() && !recovered.is_behind;
     let mut beginnings = Vec::new();
-    let mut replayed = 0;
+    let (mut replayed, mut made_again) = (0, Ordinals::default());
     for shard in std::mem::take(&mut recovered.shards) {
         let number = shard.shard;
-        let (beginning, records) = go_on(shard, settings, &settled, is_whole, &mut on_output);
-        replayed += records;
-        beginnings.push((number, beginning));
+        let gone_on = go_on(shard, settings, &settled, is_undamaged, &mut on_output);
+        replayed += gone_on.replayed;
+        is_whole &= gone_on.is_whole;
+        for signal in Signal::ALL {
+            made_again[signal] += gone_on.made_again[signal];
+        }
+        beginnings.push((number, gone_on.beginning));
     }
     let is_as_before = beginnings.iter().map(|(number, _)| *number).eq(0..shards);
     let mut beginnings: Vec<_> = beginnings.into_iter().map(|(_, beginning)| beginning).collect();
@@ -128,25 +149,29 @@ pub fn recover(
             .unwrap_or(StreamId(1)),
         shards: beginnings,
         replayed,
+        made_again,
+        is_whole,
     }
 }
 
-/// One shard, and the records of its journal.
+/// One shard, by its checkpoint and its journal.
 fn go_on(
     shard: RecoveredShard,
     settings: &Arc<Settings>,
     settled: &Settled,
-    is_whole: bool,
+    is_undamaged: bool,
     on_output: &mut impl FnMut(Remade),
-) -> (ShardBeginning, u64) {
+) -> GoneOn {
     let RecoveredShard { shard: number, next, head, rows, journal } = shard;
     let fresh = || Restored { engine: Engine::new(Arc::clone(settings), number), damage: Damage::default() };
     let head = head.as_deref().map(split_head);
+    let mut is_whole = true;
     let (restored, mut is_exact) = match head {
         // Nothing was ever written of it, or nothing that can be read.
         None => (fresh(), next == Ordinals::default()),
         Some(Err(error)) => {
             tracing::error!(shard = number, %error, "a checkpoint could not be read: its open spans are lost");
+            is_whole = false;
             (fresh(), false)
         }
         Some(Ok((head, of_engine))) => {
@@ -154,6 +179,7 @@ fn go_on(
                 Ok(restored) => (restored, head.fingerprint == fingerprint(settings)),
                 Err(error) => {
                     tracing::error!(shard = number, %error, "a checkpoint could not be read: its open spans are lost");
+                    is_whole = false;
                     (fresh(), false)
                 }
             }
@@ -164,7 +190,7 @@ fn go_on(
         tracing::error!(shard = number, ?damage, "parts of a checkpoint could not be read: they are lost");
         is_exact = false;
     }
-    is_exact &= is_whole;
+    is_exact &= is_undamaged;
     if !is_exact && !journal.is_empty() {
         tracing::warn!(
             shard = number,
@@ -190,12 +216,18 @@ fn go_on(
     // What made a bridge panic once must not keep it from ever starting again.
     let (engine, replayed) = catch_unwind(replaying).unwrap_or_else(|_| {
         tracing::error!(shard = number, "a shard could not go on where it stood: its open spans are lost");
+        is_whole = false;
         (fresh().engine, Replayed::default())
     });
     if replayed.is_cut {
         tracing::error!(shard = number, "a journal could not be read to its end: what arrived after is lost");
     }
-    (ShardBeginning { engine, next: ordinals.max(behind) }, replayed.records)
+    GoneOn {
+        beginning: ShardBeginning { engine, next: ordinals.max(behind) },
+        replayed: replayed.records,
+        made_again: if is_exact { Ordinals::default() } else { settled.count_from(number, next) },
+        is_whole: is_whole && !replayed.is_cut,
+    }
 }
 
 /// Numbers go on behind all of them, so that none has two meanings.

@@ -51,6 +51,18 @@ impl Settled {
         after > 0 && ranges[after - 1].contains(&ordinal)
     }
 
+    /// How many of them, of a shard, are none of the first `first`.
+    #[must_use]
+    pub fn count_from(&self, shard: u16, first: Ordinals) -> Ordinals {
+        let mut count = Ordinals::default();
+        for signal in Signal::ALL {
+            let ranges = self.ranges.get(&(shard, signal)).into_iter().flatten();
+            count[signal] =
+                ranges.map(|range| range.end.saturating_sub(range.start.max(first[signal]))).sum();
+        }
+        count
+    }
+
     /// One more than the last of them, of a shard.
     #[must_use]
     pub fn end_of(&self, shard: u16) -> Ordinals {
@@ -149,5 +161,8 @@ mod tests {
         assert_eq!(of(1, Signal::Traces), [0]);
         assert_eq!(of(2, Signal::Traces), [0_u64; 0]);
         assert_eq!(settled.end_of(0), Ordinals { spans: 12, metrics: 6, records: 0 });
+        let from = |spans| settled.count_from(0, Ordinals { spans, ..Ordinals::default() });
+        assert_eq!(from(0), Ordinals { spans: 8, metrics: 1, records: 0 });
+        assert_eq!([from(5).spans, from(9).spans, from(11).spans, from(12).spans], [6, 2, 1, 0]);
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod chaos;
 mod collector;
 mod connections;
+mod ledger;
 mod peer;
 mod points;
 mod sizes;

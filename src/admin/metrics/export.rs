@@ -42,13 +42,25 @@ impl Figures {
         ]
     }
 
-    pub(super) fn exporter(&self) -> [Family; 10] {
+    pub(super) fn exporter(&self) -> [Family; 12] {
         [
             self.by_signal(
                 "snakepit_bridge_exporter_items_accepted",
                 Kind::Counter,
                 "Spans, data points or log records that the exporter took in.",
                 |figures| Some(Value::Number(figures.accepted)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_items_made_again",
+                Kind::Counter,
+                "Of these, items that an earlier run had made of events that then happened again.",
+                |figures| Some(Value::Number(figures.made_again)),
+            ),
+            self.by_signal(
+                "snakepit_bridge_exporter_items_inherited",
+                Kind::Counter,
+                "Of these, items of earlier runs that no engine counts any more.",
+                |figures| Some(Value::Number(figures.inherited)),
             ),
             self.refused_by_signal(),
             self.by_signal(

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::outbox::{INHERITED, MADE_AGAIN};
 use super::{Pipeline, RELOAD_AFTER, SAMPLED_OUT, SpoolNames};
 use crate::exporter::pipeline::Notice;
 use crate::exporter::queue::BatchId;
@@ -20,11 +21,17 @@ impl Pipeline {
         self.counts.exported += sums.exported;
         self.counts.made += sums.exported;
         for (reason, items) in &sums.refused {
-            self.counts.made += items;
-            if reason == SAMPLED_OUT {
-                self.counts.sampled_out += items;
-            } else {
-                self.count_refused(*items, Refusal::parse(reason));
+            match &**reason {
+                MADE_AGAIN => self.counts.made_again += items,
+                INHERITED => self.counts.inherited += items,
+                fate => {
+                    self.counts.made += items;
+                    if fate == SAMPLED_OUT {
+                        self.counts.sampled_out += items;
+                    } else {
+                        self.count_refused(*items, Refusal::parse(fate));
+                    }
+                }
             }
         }
         left.retain(|entry| entry.signal == self.settings.signal);

@@ -13,6 +13,11 @@ use crate::store::{Op, Origin, Origins, SpoolId};
 /// it.
 pub const SAMPLED_OUT: &str = "sampled_out";
 
+/// Under these is written what the sums of the engines lack of what was made; they are no fates.
+pub(super) const MADE_AGAIN: &str = "made_again";
+/// See [`MADE_AGAIN`].
+pub(super) const INHERITED: &str = "inherited";
+
 /// Gives out names for batches on disk; never the same twice.
 pub type SpoolNames = Box<dyn FnMut() -> SpoolId + Send>;
 

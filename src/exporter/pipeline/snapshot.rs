@@ -16,6 +16,11 @@ pub struct ExportSnapshot {
     pub signal: Signal,
     /// Items that the exporter was given.
     pub made: u64,
+    /// Of these, those that an earlier run had made of events which happened once more after it: a start with other settings
+    /// after a crash makes anew what the crash left, without knowing what of it was sent.
+    pub made_again: u64,
+    /// Of these, those of earlier runs that no engine counts: their sums are lost, or such items are not made any more.
+    pub inherited: u64,
     /// Items that the peer took.
     pub exported: u64,
     /// Items that the sampler left out.

@@ -308,6 +308,7 @@ impl<'a> Chaos<'a> {
         let ledger = self.terminate().await?;
         for items in [&ledger.spans, &ledger.points, &ledger.records] {
             ensure!(items.waiting() == 0 && items.exported == items.made, "left on disk: {ledger:?}");
+            ensure!(items.of_before() == 0, "every replay is exact: {ledger:?}");
         }
         let differences = self.differences(&ledger);
         ensure!(differences.is_empty(), "{}\n{ledger:?}", differences.join("\n"));

@@ -232,6 +232,8 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Items {
     pub(crate) made: u64,
+    pub(crate) made_again: u64,
+    pub(crate) inherited: u64,
     pub(crate) exported: u64,
     pub(crate) sampled_out: u64,
     pub(crate) queued: u64,
@@ -262,8 +264,9 @@ impl Ledger {
             let (made, places) = (items.made, items.waiting() + items.gone());
             ensure!(made == places, "{made} {what} made, {places} accounted for");
         }
-        let made = self.spans.made;
-        ensure!(made == paired / 2 + rebuilt + incomplete, "{made} spans made of other events");
+        let Items { made, made_again, inherited, .. } = self.spans;
+        let of_events = paired / 2 + rebuilt + incomplete;
+        ensure!(made == of_events + made_again + inherited, "{made} spans made of other events");
         Ok(())
     }
 }
@@ -272,6 +275,11 @@ impl Items {
     /// Those whose fate is open.
     pub(crate) const fn waiting(&self) -> u64 {
         self.queued + self.spooled
+    }
+
+    /// Those that an earlier bridge has made and no engine of this one.
+    pub(crate) const fn of_before(&self) -> u64 {
+        self.made_again + self.inherited
     }
 
     /// Those whose fate is known.
