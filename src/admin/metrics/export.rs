@@ -53,13 +53,13 @@ impl Figures {
             self.by_signal(
                 "snakepit_bridge_exporter_items_made_again",
                 Kind::Counter,
-                "Of these, items that an earlier run had made of events that then happened again.",
+                "Of the items accepted, those that an earlier run had made of events that then happened again.",
                 |figures| Some(Value::Number(figures.made_again)),
             ),
             self.by_signal(
                 "snakepit_bridge_exporter_items_inherited",
                 Kind::Counter,
-                "Of these, items of earlier runs that no engine counts any more.",
+                "Of the items accepted, those of earlier runs that no engine counts any more.",
                 |figures| Some(Value::Number(figures.inherited)),
             ),
             self.refused_by_signal(),

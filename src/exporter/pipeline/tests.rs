@@ -22,6 +22,7 @@ mod laws;
 mod model;
 mod order;
 mod outage;
+mod reconcile;
 mod splitting;
 mod spool;
 

@@ -141,13 +141,21 @@ fn open(dir: &std::path::Path) -> (Store, Recovered) {
 }
 
 /// What a start makes again of all that, and where the shard's numbers go on.
-fn again(mut recovered: Recovered, settings: &Arc<Settings>) -> (Vec<(Signal, u64, Finished)>, Ordinals) {
+fn again(recovered: Recovered, settings: &Arc<Settings>) -> (Vec<(Signal, u64, Finished)>, Ordinals) {
+    let (remade, beginning) = begin_again(recovered, settings);
+    (remade, beginning.shards[0].next)
+}
+
+fn begin_again(
+    mut recovered: Recovered,
+    settings: &Arc<Settings>,
+) -> (Vec<(Signal, u64, Finished)>, Beginning) {
     let mut remade = Vec::new();
     let beginning = recover(&mut recovered, settings, 1, now(60_000), |Remade { shard, ordinal, output }| {
         assert_eq!(shard, 0);
         remade.push((output.signal(), ordinal, output));
     });
-    (remade, beginning.shards[0].next)
+    (remade, beginning)
 }
 
 #[tokio::test]
@@ -208,4 +216,27 @@ async fn numbers_of_another_run_are_not_used_again() {
         let count = made.iter().filter(|(of, ..)| *of == signal).count();
         assert_eq!(next[signal], end + count as u64);
     }
+}
+
+/// What has its fate and happened once more is counted, signal by signal; where the replay is the original nothing is.
+#[tokio::test]
+async fn what_is_made_again_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    life(dir.path()).await;
+    let known = |recovered: &mut Recovered| {
+        let origin = |ordinals| Origin { shard: 0, ordinals };
+        recovered.settled = vec![(Signal::Traces, origin(0..2)), (Signal::Logs, origin(1..2))];
+    };
+    let mut recovered = open(dir.path()).1;
+    known(&mut recovered);
+    let (_, beginning) = begin_again(recovered.clone(), &settings());
+    assert_eq!((beginning.made_again, beginning.is_whole), (Ordinals::default(), true));
+
+    recovered.damaged.rows = 1;
+    let (_, beginning) = begin_again(recovered.clone(), &settings());
+    let twice = Ordinals { spans: 2, metrics: 0, records: 1 };
+    assert_eq!((beginning.made_again, beginning.is_whole), (twice, true));
+
+    recovered.damaged.journal = 1;
+    assert!(!begin_again(recovered, &settings()).1.is_whole);
 }

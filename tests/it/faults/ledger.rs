@@ -357,7 +357,8 @@ async fn damage_leaves_every_sum_adding_up() -> Result<()> {
             let unknown = |items: &Items| items.refused.contains_key("fate_unknown");
             match damaged {
                 "sums" => ensure!(unknown(&after.spans) && unknown(&after.records), "{after:?}"),
-                "heads" => ensure!(after.spans.inherited >= ROUND, "{after:?}"),
+                "heads" | "journal" => ensure!(after.spans.inherited >= ROUND, "{after:?}"),
+                "settled" | "row" => ensure!(after.spans.made_again >= ROUND, "{after:?}"),
                 "bodies" => ensure!(after.spans.refused.contains_key("spool_damaged"), "{after:?}"),
                 _ => {}
             }

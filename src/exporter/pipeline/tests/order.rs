@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::exporter::queue::LIVE_FOR;
+use crate::exporter::refusal::HttpRefusal;
 
 fn four_ways() -> PipelineSettings {
     PipelineSettings { max_in_flight: 4, ..settings() }
@@ -177,4 +178,34 @@ fn an_outage_costs_hardly_any_order() {
         out_of_order += delivered.windows(2).filter(|pair| pair[0] > pair[1]).count();
     }
     assert!(out_of_order <= 5, "{out_of_order} in a hundred outages");
+}
+
+/// A Prometheus answers 400 to points that are older than those that it has: the batch that came too late is refused by that
+/// name, with all its items, and nothing waits for it.
+#[test]
+fn what_comes_too_late_for_its_order_is_refused_by_name() {
+    let mut settings = four_ways();
+    settings.queue.in_order = true;
+    let mut pipeline = pipeline(settings);
+    (0..3).for_each(|_| admit(&mut pipeline, 0).unwrap());
+    let (mut now, mut newest, mut first) = (0, None, None);
+    while snapshot(&pipeline).queued_items > 0 && now < 3600 * SECOND {
+        while let Some(id) = begin(&mut pipeline, now) {
+            let is_first = id == *first.get_or_insert(id);
+            let outcome = if newest > Some(id) {
+                let refusal = Refusal::Http(HttpRefusal::BadRequest400);
+                Outcome::Refused { refusal, error: "out of order sample".to_owned() }
+            } else if is_first {
+                retry(None)
+            } else {
+                newest = Some(id);
+                accepted()
+            };
+            settle(&mut pipeline, id, outcome, now);
+        }
+        now += SECOND / 2;
+    }
+    let snapshot = snapshot(&pipeline);
+    assert_eq!((snapshot.made, snapshot.exported), (3, 2));
+    assert_eq!(snapshot.refused, BTreeMap::from([("rejected:400", 1)]));
 }
