@@ -240,3 +240,28 @@ async fn what_is_made_again_is_counted() {
     recovered.damaged.journal = 1;
     assert!(!begin_again(recovered, &settings()).1.is_whole);
 }
+
+/// The exporters' sums are held against those of the engines at a start, so these are the same however many shards there are.
+#[tokio::test]
+async fn sums_of_all_signals_outlive_another_number_of_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = life(dir.path()).await;
+    let count = |of: Signal| made.iter().filter(|(signal, ..)| *signal == of).count() as u64;
+    let points = made.iter().filter_map(|(.., output)| match output {
+        Finished::Metric(metric) => Some(metric.len() as u64),
+        Finished::Span(_) | Finished::Record(_) => None,
+    });
+    let expected = (count(Signal::Traces), points.sum::<u64>(), count(Signal::Logs));
+    for shards in [1, 3] {
+        let mut recovered = open(dir.path()).1;
+        let beginning = recover(&mut recovered, &settings(), shards, now(60_000), |_| {});
+        let mut sum = (0, 0, 0);
+        for ShardBeginning { engine, .. } in &beginning.shards {
+            let ledger = engine.ledger();
+            sum.0 += ledger.spans_made - engine.held_spans();
+            sum.1 += ledger.points_made;
+            sum.2 += ledger.records_made;
+        }
+        assert_eq!((sum, beginning.is_whole, beginning.shards.len()), (expected, true, usize::from(shards)));
+    }
+}
