@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// An instrument. Two with the same name (letters' case apart) and another unit or kind are in conflict, and so are two that
-/// Prometheus has one name for.
+/// Prometheus has one name for, be it only for a histogram's count, sum or buckets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instrument {
     /// By OpenTelemetry's syntax: a letter, then letters, digits, `_`, `.`, `-`, `/`; at most 255.

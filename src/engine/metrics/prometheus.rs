@@ -10,8 +10,26 @@
 //! | `ratio`, of a gauge in `1` | the same |
 //!
 //! Letters' case does not tell names apart, for OpenTelemetry's sake.
+//!
+//! A histogram's series are called `<name>_bucket`, `<name>_count` and `<name>_sum`. Beside it nothing may have these names: of
+//! two such instruments the Collector's exporter serves one, with an error for the other at each scrape, and which of the two
+//! goes by their order. So it is with buckets of base 2, which stand there as a classic histogram of one bucket.
+
+use smallvec::SmallVec;
 
 use crate::engine::metrics::instrument::{Instrument, Kind};
+
+/// What the series of a histogram have behind its name.
+const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_count", "_sum"];
+
+/// A name in Prometheus that an instrument leaves to no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// In small letters.
+    pub(crate) name: String,
+    /// Only a histogram of this name is in the way: it has series that are called as the instrument is.
+    pub(crate) of_histograms: bool,
+}
 
 /// Words of units; of any other, the unit itself is the word.
 const WORDS: [(&str, &str); 26] = [
@@ -80,6 +98,35 @@ pub(crate) fn prometheus_name(instrument: &Instrument) -> String {
     parts.join("_")
 }
 
+/// Names that no other instrument may have beside this one: its own, those of its series, and that of a histogram which would
+/// have series of its own name.
+pub(crate) fn claims(instrument: &Instrument) -> SmallVec<[Claim; 4]> {
+    let name = prometheus_name(instrument);
+    let mut claims = SmallVec::new();
+    if is_histogram(&instrument.kind) {
+        claims.extend(OF_HISTOGRAMS.map(|end| Claim { name: format!("{name}{end}"), of_histograms: false }));
+    }
+    if let Some(base) = OF_HISTOGRAMS.iter().find_map(|end| name.strip_suffix(end)) {
+        claims.push(Claim { name: base.to_owned(), of_histograms: true });
+    }
+    claims.insert(0, Claim { name, of_histograms: false });
+    claims
+}
+
+impl Claim {
+    /// Whether an instrument of this name in Prometheus is in the way.
+    pub(crate) fn is_against(&self, other: &Instrument) -> bool {
+        (!self.of_histograms || is_histogram(&other.kind)) && prometheus_name(other) == self.name
+    }
+}
+
+const fn is_histogram(kind: &Kind) -> bool {
+    match kind {
+        Kind::Histogram { .. } | Kind::ExponentialHistogram => true,
+        Kind::Counter | Kind::UpDownCounter | Kind::Gauge => false,
+    }
+}
+
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character: char| !character.is_ascii_alphanumeric()).filter(|part| !part.is_empty())
 }
@@ -143,5 +190,56 @@ mod tests {
         is("x.utilization", "1", Kind::Gauge, "x_utilization_ratio");
         is("x.ratio.used", "1", Kind::Gauge, "x_used_ratio");
         is("x.used", "1", Kind::UpDownCounter, "x_used");
+    }
+
+    #[test]
+    fn histograms_claim_the_names_of_their_series() {
+        let made = |name: &str, kind: Kind| Instrument {
+            name: name.into(),
+            unit: "".into(),
+            description: "".into(),
+            kind,
+        };
+        let claimed = |name: &str, kind: Kind| {
+            let claims = claims(&made(name, kind));
+            claims.into_iter().map(|claim| (claim.name, claim.of_histograms)).collect::<Vec<_>>()
+        };
+        let any = |name: &str| (name.to_owned(), false);
+        let histograms = |name: &str| (name.to_owned(), true);
+        let fixed = || Kind::Histogram { boundaries: [].into() };
+        assert_eq!(claimed("x.y", Kind::Gauge), [any("x_y")]);
+        assert_eq!(claimed("x.count", Kind::Counter), [any("x_count_total")]);
+        assert_eq!(claimed("x.sum", Kind::Gauge), [any("x_sum"), histograms("x")]);
+        let all = [any("x"), any("x_bucket"), any("x_count"), any("x_sum")];
+        assert_eq!(claimed("x", fixed()), all);
+        assert_eq!(claimed("x", Kind::ExponentialHistogram), all);
+        let [own, bucket, count, sum] =
+            ["x_count", "x_count_bucket", "x_count_count", "x_count_sum"].map(any);
+        assert_eq!(claimed("x.count", fixed()), [own, bucket, count, sum, histograms("x")]);
+    }
+
+    #[test]
+    fn whoever_claims_a_name_of_another_is_claimed_against() {
+        let kinds = [Kind::Counter, Kind::UpDownCounter, Kind::Gauge, Kind::ExponentialHistogram];
+        let names = ["x", "x.bucket", "x.count", "x.sum", "x.count.sum", "x.sums", "x.total", "y"];
+        let all: Vec<Instrument> = kinds
+            .iter()
+            .flat_map(|kind| {
+                names.map(|name| Instrument {
+                    name: name.into(),
+                    unit: "".into(),
+                    description: "".into(),
+                    kind: kind.clone(),
+                })
+            })
+            .collect();
+        let is_against =
+            |one: &Instrument, other: &Instrument| claims(one).iter().any(|claim| claim.is_against(other));
+        let mut against = 0;
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            assert_eq!(is_against(one, other), is_against(other, one), "{one:?} and {other:?}");
+            against += usize::from(is_against(one, other));
+        }
+        assert!(against > all.len(), "not only against themselves");
     }
 }

@@ -307,9 +307,10 @@ impl Aggregation {
     fn hold_back(&mut self, retired: Slot, at: UnixNanos) {
         let stream = self.streams.get(retired).expect("it is being visited");
         let instance = self.instances.get(stream.instance).expect("a stream has an instance");
+        let claims = stream.claims();
         let follows = |slot: &Slot| {
             let other = self.streams.get(*slot);
-            other.is_some_and(|other| other.number > stream.number && other.is_alike(stream))
+            other.is_some_and(|other| other.number > stream.number && other.is_claimed(&claims))
         };
         let following: Vec<Slot> = instance.streams.iter().copied().filter(follows).collect();
         for slot in following {

@@ -351,7 +351,7 @@ impl Restoring {
     fn stream(&mut self, number: u64, row: StreamRow) -> Option<()> {
         let instance =
             self.instances.get(&row.instance).copied().filter(|_| number < self.own.next_number)?;
-        if !row.is_retired && self.own.named_streams(instance, &row.instrument) != [None; 2] {
+        if !row.is_retired && !self.own.named_streams(instance, &row.instrument).is_empty() {
             return None;
         }
         let mut stream = Stream::new(number, instance, self.shared(row.instrument));

@@ -1,10 +1,11 @@
 //! How measurements find their series, and what the limits do.
 //!
 //! Instruments of one instance are one stream if their names (letters' case apart), units and kinds are equal. They are in
-//! conflict with the same name and another unit or kind, and with another name where Prometheus has one for both: what
-//! came first stays, the measurement is lost, counted, and told once. An instrument of before a restart that is in conflict
-//! with what the settings say now gives way instead: its series end as those that expire, and until then those that follow
-//! under its name in Prometheus have no points, for no time has two.
+//! conflict with the same name and another unit or kind, and with another name where Prometheus has one for both, or has it
+//! for one and for the count, sum or buckets of the other: what came first stays, the measurement is lost, counted, and told
+//! once. An instrument of before a restart that is in conflict with what the settings say now gives way instead: its series
+//! end as those that expire, and until then those that follow under its name in Prometheus have no points, for no time has
+//! two.
 //!
 //! | limit | what is beyond |
 //! |---|---|
@@ -23,7 +24,7 @@ use crate::engine::metrics::aggregation::value::{Taken, Value};
 use crate::engine::metrics::aggregation::{Aggregation, InstanceId, Recorded, SeriesId, generation};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
-use crate::engine::metrics::prometheus::prometheus_name;
+use crate::engine::metrics::prometheus::{Claim, claims, prometheus_name};
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::steps;
 use crate::time::{Monotonic, Now, UnixNanos};
@@ -177,7 +178,7 @@ impl Aggregation {
             return Err(Recorded::NoRoom);
         }
         let named = self.named_streams(id.slot, instrument);
-        for slot in named.into_iter().flatten() {
+        for slot in named.iter().copied() {
             let stream = self.streams.get_mut(slot).expect("a name leads to its stream");
             if is_one(&stream.instrument, instrument) {
                 if stream.instrument == *instrument {
@@ -196,7 +197,7 @@ impl Aggregation {
                 return Err(Recorded::Conflict);
             }
         }
-        named.into_iter().flatten().for_each(|slot| self.retire(slot));
+        named.into_iter().for_each(|slot| self.retire(slot));
         let instance = self.instances.get(id.slot).expect("seen above");
         if instance.streams.len() >= self.rules.max_instruments_per_worker {
             self.say_no_room(id.slot, instrument);
@@ -208,10 +209,9 @@ impl Aggregation {
         Ok(slot)
     }
 
-    /// The streams that have an instrument's name, and its name in Prometheus; one that has both comes first.
-    pub(super) fn named_streams(&self, instance: Slot, instrument: &Instrument) -> [Option<Slot>; 2] {
-        let translated = prometheus_name(instrument);
-        let [own, in_prometheus] = name_hashes(instance, &instrument.name, &translated);
+    /// The streams that have an instrument's name, and those in the way of its names in Prometheus; one that has its own name
+    /// comes first.
+    pub(super) fn named_streams(&self, instance: Slot, instrument: &Instrument) -> SmallVec<[Slot; 2]> {
         let find = |hash, naming, is_named: &dyn Fn(&Instrument) -> bool| {
             let is_it = |entry: &(Slot, Naming)| {
                 steps::count();
@@ -223,9 +223,15 @@ impl Aggregation {
             };
             self.by_name.find(hash, is_it).map(|(slot, _)| *slot)
         };
-        let own = find(own, Naming::Own, &|other| other.name.eq_ignore_ascii_case(&instrument.name));
-        let alike = find(in_prometheus, Naming::Prometheus, &|other| prometheus_name(other) == translated);
-        [own, alike.filter(|alike| own != Some(*alike))]
+        let mut named = SmallVec::new();
+        let own = own_hash(instance, &instrument.name);
+        named.extend(find(own, Naming::Own, &|other| other.name.eq_ignore_ascii_case(&instrument.name)));
+        for claim in claims(instrument) {
+            let hash = prometheus_hash(instance, &claim.name);
+            let rival = find(hash, Naming::Prometheus, &|other| claim.is_against(other));
+            named.extend(rival.filter(|rival| !named.contains(rival)));
+        }
+        named
     }
 
     pub(super) fn put_stream(&mut self, stream: Stream) -> Slot {
@@ -384,7 +390,8 @@ impl Aggregation {
 
 impl Stream {
     pub(super) fn new(number: u64, instance: Slot, instrument: Arc<Instrument>) -> Self {
-        let hashes = name_hashes(instance, &instrument.name, &prometheus_name(&instrument));
+        let hashes =
+            [own_hash(instance, &instrument.name), prometheus_hash(instance, &prometheus_name(&instrument))];
         Self {
             number,
             instance,
@@ -408,10 +415,16 @@ impl Stream {
         }
     }
 
-    /// Whether Prometheus has one name for both.
-    pub(super) fn is_alike(&self, other: &Self) -> bool {
-        self.hashes[1] == other.hashes[1]
-            && prometheus_name(&self.instrument) == prometheus_name(&other.instrument)
+    /// What its instrument leaves to no other, with the hash of each.
+    pub(super) fn claims(&self) -> SmallVec<[(u64, Claim); 4]> {
+        let claims = claims(&self.instrument);
+        claims.into_iter().map(|claim| (prometheus_hash(self.instance, &claim.name), claim)).collect()
+    }
+
+    /// Whether it has what another of its instance claims.
+    pub(super) fn is_claimed(&self, claims: &[(u64, Claim)]) -> bool {
+        let hash = self.name_hash(Naming::Prometheus);
+        claims.iter().any(|(own, claim)| *own == hash && claim.is_against(&self.instrument))
     }
 }
 
@@ -444,10 +457,15 @@ fn is_one(own: &Instrument, other: &Instrument) -> bool {
     own.name.eq_ignore_ascii_case(&other.name) && own.unit == other.unit && own.kind == other.kind
 }
 
-/// Of a name, and of the one in Prometheus.
-fn name_hashes(instance: Slot, name: &str, translated: &str) -> [u64; 2] {
+/// Of an instrument's name.
+fn own_hash(instance: Slot, name: &str) -> u64 {
     let lower: SmallVec<[u8; 96]> = name.bytes().map(|byte| byte.to_ascii_lowercase()).collect();
-    [&lower, translated.as_bytes()].map(|name| xxh3_64_with_seed(name, u64::from(instance)))
+    xxh3_64_with_seed(&lower, u64::from(instance))
+}
+
+/// Of its name in Prometheus.
+fn prometheus_hash(instance: Slot, name: &str) -> u64 {
+    xxh3_64_with_seed(name.as_bytes(), u64::from(instance))
 }
 
 /// Streams with the same attributes are spread by an odd factor.

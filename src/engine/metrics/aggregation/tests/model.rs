@@ -9,7 +9,8 @@ pub(super) struct Said {
     pub(super) worker: String,
     pub(super) pool: String,
     pub(super) name: String,
-    pub(super) in_prometheus: String,
+    /// Of all its series, what stands for them first.
+    pub(super) in_prometheus: Vec<String>,
     pub(super) temporality: Temporality,
     pub(super) attributes: String,
     pub(super) start: i64,
@@ -76,6 +77,19 @@ pub(super) fn in_prometheus(instrument: &Instrument) -> String {
         name = name.replace("_total", "") + "_total";
     }
     name
+}
+
+/// The name of what stands for a histogram, and those of its series; of anything else, its name alone.
+fn names_in_prometheus(instrument: &Instrument) -> Vec<String> {
+    let is_histogram = matches!(instrument.kind, Kind::Histogram { .. } | Kind::ExponentialHistogram);
+    let ends: &[&str] = if is_histogram { &["", "_bucket", "_count", "_sum"] } else { &[""] };
+    ends.iter().map(|end| in_prometheus(instrument) + end).collect()
+}
+
+/// Whether one of them is called as the other is, or as a series of it.
+fn are_one_in_prometheus(one: &Instrument, other: &Instrument) -> bool {
+    names_in_prometheus(one).contains(&in_prometheus(other))
+        || names_in_prometheus(other).contains(&in_prometheus(one))
 }
 
 #[derive(Debug)]
@@ -177,8 +191,7 @@ impl Model {
         };
         let is_rival = |stream: &ModelStream| {
             let own = &stream.instrument;
-            !stream.is_retired
-                && (lower(own) == lower(instrument) || in_prometheus(own) == in_prometheus(instrument))
+            !stream.is_retired && (lower(own) == lower(instrument) || are_one_in_prometheus(own, instrument))
         };
         let live = |stream: &ModelStream| !stream.is_retired && is_same(stream);
         let known = match instance.streams.iter().position(|(_, stream)| live(stream)) {
@@ -363,8 +376,8 @@ impl Model {
             return true;
         }
         if own.is_retired {
-            let name = in_prometheus(&own.instrument);
-            for (_, other) in following.iter_mut().filter(|(_, o)| in_prometheus(&o.instrument) == name) {
+            let is_one = |other: &ModelStream| are_one_in_prometheus(&own.instrument, &other.instrument);
+            for (_, other) in following.iter_mut().filter(|(_, other)| is_one(other)) {
                 other.after = Some(at);
             }
         }
@@ -395,7 +408,7 @@ impl Model {
             worker: worker.clone(),
             pool: pool.clone(),
             name: instrument.name.to_string(),
-            in_prometheus: in_prometheus(&instrument),
+            in_prometheus: names_in_prometheus(&instrument),
             temporality,
             attributes: own.attributes.clone(),
             start,
@@ -529,7 +542,7 @@ fn said_by(metric: &Metric) -> Vec<Said> {
         worker: metric.source.worker_id.to_string(),
         pool: metric.source.pool.as_deref().unwrap_or_default().to_owned(),
         name: metric.instrument.name.to_string(),
-        in_prometheus: in_prometheus(&metric.instrument),
+        in_prometheus: names_in_prometheus(&metric.instrument),
         temporality: metric.temporality,
         attributes: match attributes.value(OVERFLOW_KEY) {
             Some(_) => "overflow".to_owned(),

@@ -243,6 +243,12 @@ fn what_prometheus_would_take_for_one_is_a_conflict() {
         (counter("x.cache.hit.count", "{hit}"), counter("x.cache_hit.count", "{cache_hit}")),
         (counter("y", ""), counter("y.total", "")),
         (instrument("z", "1", Kind::Gauge), instrument("z.ratio", "", Kind::Gauge)),
+        (histogram("h", &[1.0]), instrument("h.seconds.count", "", Kind::Gauge)),
+        (instrument("i.sum", "", Kind::UpDownCounter), instrument("i", "", Kind::ExponentialHistogram)),
+        (
+            instrument("j", "", Kind::ExponentialHistogram),
+            instrument("j.bucket", "", Kind::ExponentialHistogram),
+        ),
     ];
     for (first, second) in &pairs {
         assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
@@ -250,11 +256,32 @@ fn what_prometheus_would_take_for_one_is_a_conflict() {
         assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
     }
     let figures = bench.own.figures();
-    assert_eq!((figures.conflicts, figures.instruments), (5, 5));
-    assert_eq!(bench.own.take_notices().len(), 5, "each is said");
+    assert_eq!((figures.conflicts, figures.instruments), (8, 8));
+    assert_eq!(bench.own.take_notices().len(), 8, "each is said");
     // A third that is in conflict with two of them.
     assert!(matches!(bench.count(id, &instrument("x", "By", Kind::Gauge)), Recorded::Series(_)));
     assert_eq!(bench.count(id, &instrument("x.duration", "By", Kind::Gauge)), Recorded::Conflict);
+}
+
+#[test]
+fn names_like_those_of_a_histograms_series_are_free_where_none_has_such_series() {
+    let mut bench = Bench::new(&MetricSettings::default());
+    let id = bench.attach("w");
+    let free = [
+        instrument("x", "", Kind::Gauge),
+        instrument("x.count", "", Kind::Gauge),
+        histogram("x.count.sum", &[1.0]),
+        histogram("y", &[1.0]),
+        // It ends in `_total`.
+        instrument("y.seconds.count", "", Kind::Counter),
+        instrument("y.seconds.counts", "", Kind::Gauge),
+        instrument("y.count", "", Kind::Gauge),
+    ];
+    for instrument in &free {
+        assert!(matches!(bench.count(id, instrument), Recorded::Series(_)), "{instrument:?}");
+    }
+    let other = bench.attach("v");
+    assert!(matches!(bench.count(other, &instrument("y.seconds.sum", "", Kind::Gauge)), Recorded::Series(_)));
 }
 
 #[test]
