@@ -61,7 +61,9 @@ use crate::engine::metrics::aggregation::{Notice, OverflowLimit};
 use crate::engine::metrics::point::Metric;
 use crate::engine::naming::Naming;
 use crate::engine::record::LogRecord;
-use crate::engine::report::{EventReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{
+    EventAnswer, EventQuery, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport,
+};
 use crate::engine::roots::RootCache;
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
@@ -320,10 +322,11 @@ impl Engine {
         self.metrics.as_ref().map(|metrics| metrics.aggregation.figures()).unwrap_or_default()
     }
 
-    /// What the events seen lately became, and why, by name; nothing where no metrics are made.
+    /// What the events seen lately became, and why, by name; nothing where no metrics are made. Reports are made of those that
+    /// are asked for, and of no others.
     #[must_use]
-    pub fn event_reports(&self) -> Vec<EventReport> {
-        self.metrics.as_ref().map(|metrics| metrics.mapping.explain()).unwrap_or_default()
+    pub fn events(&self, query: &EventQuery) -> EventAnswer {
+        self.metrics.as_ref().map(|metrics| metrics.mapping.explain(query)).unwrap_or_default()
     }
 
     /// The time of the last collection that began; that of the next one is to be as [`Input::Collect`] says.

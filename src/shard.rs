@@ -4,7 +4,6 @@
 //! channel makes a stream stop reading, which is the back-pressure that a worker sees.
 
 mod capacity;
-mod events;
 pub mod journal;
 pub mod made;
 pub mod recover;
@@ -18,14 +17,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::policy::Policy;
 use crate::engine::metrics::MetricFigures;
-use crate::engine::report::{OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{EventAnswer, EventQuery, OpenSpanQuery, OpenSpanReport, WorkerReport};
 use crate::engine::{EventLedger, StreamId};
 use crate::store::{Commit, ShardCheckpoint};
 use crate::time::UnixNanos;
 use crate::worker::{Identity, WorkerKey};
 
 pub use capacity::Capacity;
-pub use events::{EventAnswer, EventName, EventQuery};
 pub use made::Made;
 pub use task::{ShardTask, Tap};
 

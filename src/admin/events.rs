@@ -16,8 +16,8 @@ use super::shards::ask;
 use super::sources::AdminState;
 use crate::drops::DropReason;
 use crate::engine::metrics::instrument::Kind;
-use crate::engine::report::{EventReport, MeasurementReport};
-use crate::shard::{EventAnswer, EventName, EventQuery, ShardMessage};
+use crate::engine::report::{EventAnswer, EventName, EventQuery, EventReport, MeasurementReport};
+use crate::shard::ShardMessage;
 
 const PARAMETERS: &str = "`event`, `limit`";
 

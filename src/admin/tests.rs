@@ -23,7 +23,9 @@ use crate::drops::DropReason;
 use crate::engine::EventLedger;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metrics::MetricFigures;
-use crate::engine::report::{EventReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport};
+use crate::engine::report::{
+    EventAnswer, EventQuery, EventReport, Occupancy, OpenSpanQuery, OpenSpanReport, WorkerReport,
+};
 use crate::engine::span::{SpanId, TraceId};
 use crate::shard::{Capacity, ShardMessage, Shards};
 use crate::time::UnixNanos;
@@ -361,6 +363,16 @@ impl Bridge {
     }
 }
 
+/// What a shard with these reports, which are by name, says.
+fn selected(reports: &[EventReport], query: &EventQuery) -> EventAnswer {
+    let asked = reports.iter().filter(|one| query.asks_for(&one.event, &one.sent_as, one.is_span));
+    let others = asked.clone().skip(query.limit);
+    EventAnswer {
+        reports: asked.take(query.limit).cloned().collect(),
+        others: others.map(|one| (Arc::clone(&one.event), one.sent_as.clone(), one.is_span)).collect(),
+    }
+}
+
 impl Shard {
     /// Nine events, one of each fate but for two pairs; the exporter's figures fit.
     fn of_events(received: u64) -> Self {
@@ -402,7 +414,7 @@ impl Shard {
                     sender.send((self.open.clone(), self.open.len() as u64)).unwrap();
                 }
                 ShardMessage::Events(query, sender) => {
-                    sender.send(query.select(self.events.clone())).unwrap();
+                    sender.send(selected(&self.events, &query)).unwrap();
                 }
                 ShardMessage::OldestOpenAge(sender) => {
                     let oldest = self.open.iter().map(|span| span.age_ns).max();

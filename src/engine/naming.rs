@@ -55,6 +55,12 @@ impl Phase {
     }
 }
 
+/// The operation in a dotted name that ends in a phase.
+pub(crate) fn operation(dotted: &str) -> Option<&str> {
+    let (operation, last) = dotted.rsplit_once('.')?;
+    Phase::of(last).map(|_| operation)
+}
+
 /// A name, resolved.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Name {

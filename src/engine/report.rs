@@ -7,6 +7,7 @@ use crate::drops::DropReason;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
 use crate::engine::metrics::instrument::Instrument;
+use crate::engine::naming::operation;
 use crate::engine::observed::Observed;
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::state::WorkerState;
@@ -107,6 +108,27 @@ pub struct EventReport {
     pub has_more_left_off: bool,
 }
 
+/// Which events are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Exactly this name, with or without the prefix; with a phase it asks for the spans of its operation.
+    pub event: Option<String>,
+    /// At most this many names.
+    pub limit: usize,
+}
+
+/// What tells one report from another: the name with the prefix, as it is sent, and whether it is about spans.
+pub type EventName = (Arc<str>, Box<str>, bool);
+
+/// What is said of the events that are asked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EventAnswer {
+    /// Those that are first by name, as many as are asked for: of all shards together the first ones are among these.
+    pub reports: Vec<EventReport>,
+    /// The names of the others, in any order: several shards may know one, so that numbers could not be added up.
+    pub others: Vec<EventName>,
+}
+
 /// What a measurement of an event becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasurementReport {
@@ -128,6 +150,16 @@ pub struct MeasurementReport {
     pub ruled_out: u64,
     /// How often another measurement of the same event was one of this instrument already.
     pub repeated: u64,
+}
+
+impl EventQuery {
+    /// Whether it is about the events, or the spans, of this name with the prefix, and as it is sent.
+    #[must_use]
+    pub fn asks_for(&self, title: &str, sent_as: &str, is_span: bool) -> bool {
+        let Some(event) = &self.event else { return true };
+        let is_it = |asked: &str| asked == title || asked == sent_as;
+        is_it(event) || (is_span && operation(event).is_some_and(is_it))
+    }
 }
 
 impl EventReport {

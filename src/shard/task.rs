@@ -204,7 +204,7 @@ impl ShardTask {
                 let _ = answer.send(engine.open_spans(&query, now));
             }
             ShardMessage::Events(query, answer) => {
-                let _ = answer.send(query.select(engine.event_reports()));
+                let _ = answer.send(engine.events(&query));
             }
             ShardMessage::OldestOpenAge(answer) => {
                 let _ = answer.send(engine.oldest_open_age_ns(now));

@@ -3,7 +3,6 @@
 use super::*;
 use crate::engine::metrics::instrument::{Instrument, Kind};
 use crate::engine::report::MeasurementReport;
-use crate::shard::EventQuery;
 
 #[tokio::test]
 async fn what_events_became_is_told_over_all_shards() {
@@ -56,14 +55,6 @@ async fn a_limited_answer_about_events_is_the_beginning_of_the_whole() {
         assert_eq!(answer["total"], 5, "{limit}");
         assert_eq!(answer["events"].as_array().unwrap(), &whole["events"].as_array().unwrap()[..limit]);
     }
-
-    let query = EventQuery { event: None, limit: 1 };
-    let answer = query.select(vec![event_report("a", 1), event_report("b", 1)]);
-    assert_eq!(answer.reports, [event_report("a", 1)]);
-    assert_eq!(answer.others, [("snakepit.python.b".into(), "b".into(), false)]);
-    let query = EventQuery { event: Some("b".to_owned()), limit: 1 };
-    let answer = query.select(vec![event_report("a", 1), event_report("b", 1)]);
-    assert_eq!((answer.reports, answer.others), (vec![event_report("b", 1)], Vec::new()));
 }
 
 #[tokio::test]

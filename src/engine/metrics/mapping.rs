@@ -33,7 +33,7 @@ use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys};
 use crate::engine::metrics::settings::MetricSettings;
 use crate::engine::naming::Name;
-use crate::engine::report::EventReport;
+use crate::engine::report::{EventAnswer, EventQuery};
 use crate::engine::settings::{MAX_KEY_BYTES, Settings};
 use crate::event::{Event, Value};
 
@@ -236,10 +236,8 @@ impl Mapping {
     }
 
     /// What the events seen so far became, and why, by name. Names that were not in use for long are left out.
-    pub(crate) fn explain(&self) -> Vec<EventReport> {
-        let mut reports: Vec<_> = self.plans.iter().map(|plan| explain::report(plan, &self.rules)).collect();
-        reports.sort_by(|left, right| left.order().cmp(&right.order()));
-        reports
+    pub(crate) fn explain(&self, query: &EventQuery) -> EventAnswer {
+        explain::answer(self.plans.iter(), &self.rules, query)
     }
 
     /// Plans hold instruments that no series has. Where those are in the way, all are forgotten, once.

@@ -10,6 +10,7 @@ use snakepit_otel_bridge::engine::metrics::settings::{
     ExemplarFilter, MetricRule, MetricSettings, RuleInstrument, Temporality,
 };
 use snakepit_otel_bridge::engine::record::Severity;
+use snakepit_otel_bridge::engine::report::EventQuery;
 use snakepit_otel_bridge::engine::sampler::{Exceptions, Sampler, SamplerSettings};
 use snakepit_otel_bridge::engine::{Input, Output, Settings, StreamId, Warning};
 
@@ -515,7 +516,7 @@ fn reports_say_what_became_of_events_and_why() {
         .send(&event("note", MS).corr("c"))
         .send(&stop("a", 0, 5 * MS).corr("c"));
     bench.settled();
-    let reports = bench.engine.event_reports();
+    let reports = bench.engine.events(&EventQuery { event: None, limit: 100 }).reports;
     let of = |name: &str| {
         let found = reports.iter().find(|report| *report.event == *format!("snakepit.python.{name}"));
         found.map(|report| {

@@ -4,10 +4,32 @@ use std::sync::Arc;
 
 use super::plan::{Becomes, Measurement, Plan};
 use super::rules::Rules;
-use crate::engine::report::{EventReport, MeasurementReport};
+use crate::engine::report::{EventAnswer, EventName, EventQuery, EventReport, MeasurementReport};
+use crate::engine::steps;
+
+/// What is asked for of all that is known: a name that is not asked for costs a look, one beyond the limit its name.
+pub(super) fn answer<'a>(
+    plans: impl Iterator<Item = &'a Plan>,
+    rules: &Rules,
+    query: &EventQuery,
+) -> EventAnswer {
+    let mut asked: Vec<&Plan> =
+        plans.filter(|plan| query.asks_for(&plan.title, &plan.emitted, plan.is_span)).collect();
+    asked.sort_unstable_by_key(|plan| (&*plan.title, &*plan.emitted, plan.is_span));
+    let (shown, others) = asked.split_at(query.limit.min(asked.len()));
+    EventAnswer {
+        reports: shown.iter().map(|plan| report(plan, rules)).collect(),
+        others: others.iter().map(|plan| name(plan)).collect(),
+    }
+}
+
+fn name(plan: &Plan) -> EventName {
+    (Arc::clone(&plan.title), plan.emitted.clone(), plan.is_span)
+}
 
 /// What is known about a name.
-pub(super) fn report(plan: &Plan, rules: &Rules) -> EventReport {
+fn report(plan: &Plan, rules: &Rules) -> EventReport {
+    steps::count();
     let counts = &plan.counts;
     let mut becomes: Vec<_> = plan.known.iter().map(|measurement| measured(measurement, rules)).collect();
     becomes.sort_by(|left, right| left.measurement.cmp(&right.measurement));

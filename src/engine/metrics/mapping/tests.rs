@@ -3,7 +3,9 @@ mod documented;
 use super::*;
 use crate::engine::metrics::settings::{HistogramAggregation, MetricRule, RuleInstrument};
 use crate::engine::naming::Naming;
+use crate::engine::report::EventReport;
 use crate::engine::settings::{RedactAction, RedactRule};
+use crate::engine::steps;
 
 /// What was handed on, as text: `name unit kind value {attributes}`.
 struct Bench {
@@ -55,6 +57,10 @@ impl Bench {
         attributes.iter().for_each(|(key, value)| list.set(key, *value));
         let made = &mut self.made;
         self.mapping.span(&name, &list, duration_ns, |measured| made.push(shown(measured)))
+    }
+
+    fn reports(&self) -> Vec<EventReport> {
+        self.mapping.explain(&EventQuery { event: None, limit: 10_000 }).reports
     }
 
     /// One measurement of one event, and the one line that it makes.
@@ -244,7 +250,7 @@ fn one_quantity_in_two_units_counts_once_and_a_named_instrument_takes_several() 
         let mut bench = Bench::new();
         let verdict = bench.event("a.b", &[(first, Int(2)), (second, Int(3)), ("other", Int(1))], &[]);
         assert_eq!((verdict.measured, bench.made.len()), (2, 2), "{first} and {second}");
-        let reports = bench.mapping.explain();
+        let reports = bench.reports();
         let repeated: Vec<_> = reports[0].becomes.iter().filter(|one| one.repeated > 0).collect();
         assert_eq!(repeated.len(), 1);
         assert_eq!((&*repeated[0].measurement, repeated[0].repeated), (second, 1));
@@ -422,7 +428,7 @@ fn a_new_measurement_in_every_event_costs_nothing_but_itself() {
         });
         assert_eq!(verdict.measured, 2);
     }
-    assert!(bench.mapping.explain().iter().all(|report| report.becomes.len() <= 2 * MAX_MEASUREMENTS));
+    assert!(bench.reports().iter().all(|report| report.becomes.len() <= 2 * MAX_MEASUREMENTS));
 }
 
 #[test]
@@ -446,7 +452,7 @@ fn it_is_explained_what_events_became_and_why() {
     bench.mapping.note(&name, false, Fate::Refused(DropReason::Filtered));
     bench.span("a.run.stop", &[], 5);
 
-    let reports = bench.mapping.explain();
+    let reports = bench.reports();
 
     let names: Vec<_> =
         reports.iter().map(|report| (&*report.event, &*report.sent_as, report.is_span)).collect();
@@ -471,4 +477,56 @@ fn it_is_explained_what_events_became_and_why() {
         ]
     );
     assert_eq!((report.becomes[2].not_finite, report.becomes[3].ruled_out), (1, 1));
+}
+
+#[test]
+fn who_asks_about_an_event_hears_of_its_name_and_who_asks_about_a_phase_of_the_operation() {
+    let mut bench = Bench::new();
+    bench.event("a.b", &[], &[]);
+    bench.event("a.b.c", &[], &[]);
+    bench.event("stop", &[], &[]);
+    bench.event("python.x", &[], &[]);
+    bench.span("a.b.stop", &[], 5);
+    let asked = |event: &str| {
+        let answer = bench.mapping.explain(&EventQuery { event: Some(event.to_owned()), limit: 9 });
+        assert_eq!(answer.others, []);
+        answer.reports.iter().map(|one| format!("{} {}", one.sent_as, one.is_span)).collect::<Vec<_>>()
+    };
+    assert_eq!(asked("a.b"), ["a.b false", "a.b true"]);
+    assert_eq!(asked("snakepit.python.a.b"), ["a.b false", "a.b true"]);
+    for phase in ["start", "stop", "exception"] {
+        assert_eq!(asked(&format!("a.b.{phase}")), ["a.b true"]);
+        assert_eq!(asked(&format!("snakepit.python.a.b.{phase}")), ["a.b true"]);
+    }
+    assert_eq!(asked("stop"), ["stop false"], "a name of one part has no phase");
+    assert_eq!(asked("snakepit.python.x"), ["python.x false"]);
+    assert_eq!(asked("x.stop"), [""; 0]);
+    assert_eq!(asked("a"), [""; 0]);
+    assert_eq!(asked("b.c"), [""; 0]);
+}
+
+/// Of a thousand names, a question about one makes one report, and one with a limit no more than that.
+#[test]
+fn reports_are_made_of_what_is_asked_for_alone() {
+    let mut bench = Bench::new();
+    for number in (0..1000).rev() {
+        bench.event(&format!("event.{number:03}"), &[("bytes", Int(number))], &[]);
+    }
+    let asked = |event: Option<&str>, limit| {
+        let before = steps::taken();
+        let answer = bench.mapping.explain(&EventQuery { event: event.map(str::to_owned), limit });
+        (steps::taken() - before, answer)
+    };
+    let (made, one) = asked(Some("event.500"), 100);
+    assert_eq!((made, one.reports.len(), one.others.len()), (1, 1, 0));
+    assert_eq!(asked(Some("event"), 100), (0, EventAnswer::default()));
+
+    let (made, some) = asked(None, 10);
+    assert_eq!((made, some.reports.len(), some.others.len()), (10, 10, 990));
+    let (made, all) = asked(None, 1000);
+    assert_eq!((made, all.reports.len(), all.others.len()), (1000, 1000, 0));
+    assert_eq!(some.reports, all.reports[..10], "the first by name");
+    let mut rest: Vec<_> = some.others.iter().map(|(title, ..)| title).collect();
+    rest.sort();
+    assert!(rest.into_iter().eq(all.reports[10..].iter().map(|report| &report.event)));
 }
