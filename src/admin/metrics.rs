@@ -124,7 +124,7 @@ impl Figures {
         ]
     }
 
-    fn notes(&self) -> [Family; 11] {
+    fn notes(&self) -> [Family; 12] {
         let notes = &self.ledger.events.notes;
         [
             labelled(
@@ -179,6 +179,11 @@ impl Figures {
                     ("no_room", notes.measurements_no_room),
                     ("conflict", notes.measurements_conflict),
                 ],
+            ),
+            counter(
+                "snakepit_bridge_measurements_repeated",
+                "Measurements left out because another of the same event says the same.",
+                notes.measurements_repeated,
             ),
             counter(
                 "snakepit_bridge_measurements_overflowed",

@@ -55,6 +55,8 @@ pub struct Notes {
     pub measurements_no_room: u64,
     /// Measurements of an instrument that has another unit or kind already.
     pub measurements_conflict: u64,
+    /// Measurements that say once more what another of the same event has said: both have one name in Prometheus.
+    pub measurements_repeated: u64,
     /// Measurements that went to the series of what is beyond the limits.
     pub measurements_overflowed: u64,
     /// Attributes cut or left out by a limit.
@@ -145,6 +147,7 @@ impl Notes {
         self.measurements_negative += other.measurements_negative;
         self.measurements_no_room += other.measurements_no_room;
         self.measurements_conflict += other.measurements_conflict;
+        self.measurements_repeated += other.measurements_repeated;
         self.measurements_overflowed += other.measurements_overflowed;
         self.attributes_cut += other.attributes_cut;
         self.judged_early += other.judged_early;
@@ -165,6 +168,7 @@ impl Notes {
         self.measurements_negative = self.measurements_negative.saturating_sub(other.measurements_negative);
         self.measurements_no_room = self.measurements_no_room.saturating_sub(other.measurements_no_room);
         self.measurements_conflict = self.measurements_conflict.saturating_sub(other.measurements_conflict);
+        self.measurements_repeated = self.measurements_repeated.saturating_sub(other.measurements_repeated);
         self.measurements_overflowed =
             self.measurements_overflowed.saturating_sub(other.measurements_overflowed);
         self.attributes_cut = self.attributes_cut.saturating_sub(other.attributes_cut);

@@ -312,6 +312,7 @@ impl WorkerState {
         notes.measurements_negative += taker.negative;
         notes.measurements_no_room += taker.no_room + u64::from(verdict.no_room);
         notes.measurements_conflict += taker.conflicts;
+        notes.measurements_repeated += u64::from(verdict.repeated);
         notes.measurements_overflowed += taker.overflowed;
         if self.presence == Presence::Lost {
             self.detach(cx);

@@ -74,6 +74,8 @@ pub(crate) struct Verdict {
     pub(crate) no_room: u32,
     /// Measurements that a rule switches off, for all events or for this one.
     pub(crate) ruled_out: u32,
+    /// Measurements left out, because another of the event has their name in Prometheus.
+    pub(crate) repeated: u32,
     /// Some measurement was a number, whatever became of it: the event is no mere happening.
     pub(crate) has_eligible: bool,
     /// It had nothing but measurements that are not finite, and makes nothing.
@@ -293,6 +295,7 @@ fn hand_on(
         let in_prometheus = target.in_prometheus;
         if !target.takes_several && seen.contains(&in_prometheus) {
             // `duration` and `duration_ms`, `rss_mb` and `rss_bytes` are one quantity, and would count twice.
+            verdict.repeated += 1;
             measurement.repeated += 1;
             continue;
         }

@@ -96,6 +96,19 @@ fn a_negative_increment_is_lost_and_counted() {
 }
 
 #[test]
+fn what_an_event_says_twice_counts_once_and_is_noted() {
+    let mut bench = bench();
+    bench.send(&event("memory", 0).float("rss_mb", 1.0).int("rss_bytes", 1 << 20).int("other", 1));
+    assert_eq!((bench.ledger().standalone, bench.ledger().notes.measurements_repeated), (1, 1));
+    bench.send(&start("a", 0)).send(&stop("a", 0, 5 * MS).int("duration_ms", 5)).settled();
+    assert_eq!(bench.ledger().notes.measurements_repeated, 2);
+    bench.measured();
+    assert_eq!(only(&bench, "memory.rss"), (String::new(), 1, 1_048_576.0));
+    assert_eq!(only(&bench, "a.duration"), (String::new(), 1, 0.005));
+    assert!(bench.points("memory.rss_bytes").is_empty());
+}
+
+#[test]
 fn a_conflict_is_told_once_and_its_measurement_is_lost() {
     let rule = |event: &str, instrument| MetricRule {
         instrument: Some(instrument),

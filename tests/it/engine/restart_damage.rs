@@ -157,5 +157,5 @@ fn the_format_is_what_its_version_says() {
         .flat_map(|disk| disk.rows.iter().flat_map(|(key, value)| key.iter().chain(value)).chain(&disk.head))
         .copied()
         .collect();
-    assert_eq!((disk.head[0], xxh3_64(&everything)), (2, 8_596_081_083_999_221_783));
+    assert_eq!((disk.head[0], xxh3_64(&everything)), (2, 17_251_342_573_314_192_705));
 }
