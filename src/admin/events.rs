@@ -16,7 +16,7 @@ use super::shards::ask;
 use super::sources::AdminState;
 use crate::drops::DropReason;
 use crate::engine::metrics::instrument::Kind;
-use crate::engine::report::{EventAnswer, EventName, EventQuery, EventReport, MeasurementReport};
+use crate::engine::report::{EventAnswer, EventName, EventQuery, EventReport, Lost, MeasurementReport};
 use crate::shard::ShardMessage;
 
 const PARAMETERS: &str = "`event`, `limit`";
@@ -93,6 +93,13 @@ fn show(report: &EventReport) -> Value {
     })
 }
 
+/// By reason, as in `/metrics`; reasons that did not happen are left out.
+fn lost(lost: &Lost) -> Map<String, Value> {
+    let reasons = [("negative", lost.negative), ("no_room", lost.no_room), ("conflict", lost.conflict)];
+    let happened = reasons.into_iter().filter(|(_, count)| *count > 0);
+    happened.map(|(reason, count)| (reason.to_owned(), json!(count))).collect()
+}
+
 fn show_measurement(report: &MeasurementReport) -> Value {
     let mut shown = json!({
         "measurement": &*report.measurement,
@@ -102,6 +109,7 @@ fn show_measurement(report: &MeasurementReport) -> Value {
         "not_numbers": report.not_numbers,
         "ruled_out": report.ruled_out,
         "repeated": report.repeated,
+        "lost": lost(&report.lost),
     });
     if let Some(instrument) = &report.instrument {
         let (kind, boundaries) = match &instrument.kind {

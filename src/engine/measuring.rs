@@ -23,7 +23,7 @@ use crate::engine::metrics::aggregation::{
 };
 use crate::engine::metrics::instrument::{Kind, Number};
 use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something};
-use crate::engine::metrics::measured::{Measured, Weight};
+use crate::engine::metrics::measured::{Loss, Measured, Weight};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings};
 use crate::engine::naming::Name;
 use crate::engine::sampler::{Question, Sampler};
@@ -93,7 +93,7 @@ struct Attach<'a> {
 }
 
 impl Taker<'_> {
-    fn take(&mut self, measured: &Measured<'_>) {
+    fn take(&mut self, measured: &Measured<'_>) -> Result<(), Loss> {
         let instance = match *self.instance {
             Some(instance) => instance,
             None => *self.instance.insert(self.attach.to(self.aggregation)),
@@ -105,9 +105,18 @@ impl Taker<'_> {
                 self.overflowed += 1;
                 series
             }
-            Recorded::NoRoom => return self.no_room += 1,
-            Recorded::Conflict => return self.conflicts += 1,
-            Recorded::Negative => return self.negative += 1,
+            Recorded::NoRoom => {
+                self.no_room += 1;
+                return Err(Loss::NoRoom);
+            }
+            Recorded::Conflict => {
+                self.conflicts += 1;
+                return Err(Loss::Conflict);
+            }
+            Recorded::Negative => {
+                self.negative += 1;
+                return Err(Loss::Negative);
+            }
         };
         self.made += 1;
         // Nobody shows exemplars of gauges.
@@ -116,6 +125,7 @@ impl Taker<'_> {
         {
             tickets.push(Ticket { instance, series, value: measured.value, time: self.time });
         }
+        Ok(())
     }
 }
 
@@ -253,7 +263,7 @@ impl WorkerState {
         let (name, end) = (&finished.name, finished.end);
         if let Some(reason) = incomplete {
             // The bridge counts what it did itself, for which no other stands.
-            let count = |mapping: &mut Mapping, take: &mut dyn FnMut(&Measured<'_>)| {
+            let count = |mapping: &mut Mapping, take: &mut dyn FnMut(&Measured<'_>) -> Result<(), Loss>| {
                 mapping.incomplete(reason, name, take);
                 Verdict::default()
             };
@@ -278,7 +288,7 @@ impl WorkerState {
         emitted: &str,
         [sampled_at, time]: [UnixNanos; 2],
         tickets: Option<&mut Vec<Ticket>>,
-        map: impl FnOnce(&mut Mapping, &mut dyn FnMut(&Measured<'_>)) -> Verdict,
+        map: impl FnOnce(&mut Mapping, &mut dyn FnMut(&Measured<'_>) -> Result<(), Loss>) -> Verdict,
     ) -> Option<(Verdict, Made)> {
         let Metrics { mapping, aggregation } = cx.metrics.as_deref_mut()?;
         let weight = match emitted {

@@ -7,6 +7,7 @@ use crate::drops::DropReason;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::ledger::EventLedger;
 use crate::engine::metrics::instrument::Instrument;
+use crate::engine::metrics::measured::Loss;
 use crate::engine::naming::operation;
 use crate::engine::observed::Observed;
 use crate::engine::span::{SpanId, TraceId};
@@ -129,6 +130,17 @@ pub struct EventAnswer {
     pub others: Vec<EventName>,
 }
 
+/// How often a measurement was handed on and went into no series, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Negative increments of a counter.
+    pub negative: u64,
+    /// There was no room for another series.
+    pub no_room: u64,
+    /// Another instrument has its name.
+    pub conflict: u64,
+}
+
 /// What a measurement of an event becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasurementReport {
@@ -150,6 +162,8 @@ pub struct MeasurementReport {
     pub ruled_out: u64,
     /// How often another measurement of the same event was one of this instrument already.
     pub repeated: u64,
+    /// How often it went into no series.
+    pub lost: Lost,
 }
 
 impl EventQuery {
@@ -191,6 +205,7 @@ impl EventReport {
                     known.not_numbers += more.not_numbers;
                     known.ruled_out += more.ruled_out;
                     known.repeated += more.repeated;
+                    known.lost.add(more.lost);
                 }
                 None => self.becomes.push(more),
             }
@@ -199,6 +214,22 @@ impl EventReport {
         let more = other.left_off.into_iter().filter(|key| !self.left_off.contains(key)).collect::<Vec<_>>();
         self.left_off.extend(more);
         self.has_more_left_off |= other.has_more_left_off;
+    }
+}
+
+impl Lost {
+    pub(crate) fn note(&mut self, loss: Loss) {
+        match loss {
+            Loss::Negative => self.negative += 1,
+            Loss::NoRoom => self.no_room += 1,
+            Loss::Conflict => self.conflict += 1,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.negative += other.negative;
+        self.no_room += other.no_room;
+        self.conflict += other.conflict;
     }
 }
 

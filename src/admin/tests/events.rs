@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::metrics::instrument::{Instrument, Kind};
-use crate::engine::report::MeasurementReport;
+use crate::engine::report::{Lost, MeasurementReport};
 
 #[tokio::test]
 async fn what_events_became_is_told_over_all_shards() {
@@ -24,9 +24,9 @@ async fn what_events_became_is_told_over_all_shards() {
                 "measurements": [
                     {"measurement": "bytes", "instrument": "snakepit.python.tool.result.bytes", "kind": "histogram",
                      "unit": "By", "boundaries": [64.0, 256.0], "attributes": ["tool"], "because": "bytes",
-                     "measured": 7, "not_finite": 2, "not_numbers": 0, "ruled_out": 0, "repeated": 0},
+                     "measured": 7, "not_finite": 2, "not_numbers": 0, "ruled_out": 0, "repeated": 0, "lost": {"conflict": 6}},
                     {"measurement": "pid", "because": "never a metric: an identifier",
-                     "measured": 0, "not_finite": 2, "not_numbers": 0, "ruled_out": 0, "repeated": 0},
+                     "measured": 0, "not_finite": 2, "not_numbers": 0, "ruled_out": 0, "repeated": 0, "lost": {}},
                 ],
             }]})
         );
@@ -85,6 +85,7 @@ fn event_report(event: &str, measured: u64) -> EventReport {
         not_numbers: 0,
         ruled_out: 0,
         repeated: 0,
+        lost: Lost { conflict: 3, ..Lost::default() },
     };
     let pid = MeasurementReport {
         measurement: "pid".into(),
@@ -92,6 +93,7 @@ fn event_report(event: &str, measured: u64) -> EventReport {
         because: "never a metric: an identifier".to_owned(),
         attributes: Vec::new(),
         measured: 0,
+        lost: Lost::default(),
         ..bytes
     };
     let mut dropped = [0; DropReason::ALL.len()];

@@ -30,7 +30,7 @@ use crate::drops::DropReason;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metadata::{sent_name, truncated};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
-use crate::engine::metrics::measured::{Measured, PointKeys};
+use crate::engine::metrics::measured::{Loss, Measured, PointKeys};
 use crate::engine::metrics::settings::MetricSettings;
 use crate::engine::naming::Name;
 use crate::engine::report::{EventAnswer, EventQuery};
@@ -66,7 +66,7 @@ pub(crate) struct Mapping {
 /// What was made of an event or a span.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Measurements that were handed on.
+    /// Measurements that were handed on, and went into a series.
     pub(crate) measured: u32,
     /// Measurements that are no finite number.
     pub(crate) not_finite: u32,
@@ -124,12 +124,13 @@ impl Mapping {
         }
     }
 
-    /// A standalone event. `take` gets each of its measurements, or 1 of its count where it has none.
+    /// A standalone event. `take` gets each of its measurements, or 1 of its count where it has none, and says where one went
+    /// into no series.
     pub(crate) fn event(
         &mut self,
         name: &Name,
         event: &Event<'_>,
-        take: impl FnMut(&Measured<'_>),
+        take: impl FnMut(&Measured<'_>) -> Result<(), Loss>,
     ) -> Verdict {
         self.keep_room();
         let plan = self.plans.of(name, false);
@@ -178,7 +179,7 @@ impl Mapping {
         name: &Name,
         attributes: &Attributes,
         duration_ns: i64,
-        take: impl FnMut(&Measured<'_>),
+        take: impl FnMut(&Measured<'_>) -> Result<(), Loss>,
     ) -> Verdict {
         self.keep_room();
         let plan = self.plans.of(name, true);
@@ -211,16 +212,21 @@ impl Mapping {
     }
 
     /// A span that was closed without its end, or an end that says neither duration nor start.
-    pub(crate) fn incomplete(&mut self, reason: &str, name: &Name, mut take: impl FnMut(&Measured<'_>)) {
+    pub(crate) fn incomplete(
+        &mut self,
+        reason: &str,
+        name: &Name,
+        take: impl FnOnce(&Measured<'_>) -> Result<(), Loss>,
+    ) {
         let counts = &mut self.plans.of(name, true).counts;
         counts.received += 1;
         counts.incomplete += 1;
-        counts.points += 1;
         let (instrument, number) = &self.incomplete;
         let mut pairs = SmallVec::new();
         pairs.push(("reason", Cow::Borrowed(reason)));
         let attributes = PointKeys::new(pairs);
-        take(&Measured { instrument, number: *number, value: Number::Int(1), attributes: &attributes });
+        let one = Measured { instrument, number: *number, value: Number::Int(1), attributes: &attributes };
+        counts.points += u64::from(take(&one).is_ok());
     }
 
     /// Counts what became of an event, for [`Mapping::explain`].
@@ -268,7 +274,7 @@ fn hand_on(
     found: &[(usize, Number)],
     metadata: Metadata<'_, '_>,
     mut verdict: Verdict,
-    mut take: impl FnMut(&Measured<'_>),
+    mut take: impl FnMut(&Measured<'_>) -> Result<(), Loss>,
 ) -> Verdict {
     plan.counts.received += 1;
     // One for each list of keys; nearly always the general one alone.
@@ -318,8 +324,12 @@ fn hand_on(
             }
         };
         let (instrument, number) = (&target.instrument, target.number);
-        take(&Measured { instrument, number, value, attributes: &points[known].1 });
+        let taken = take(&Measured { instrument, number, value, attributes: &points[known].1 });
         seen.push(in_prometheus);
+        if let Err(loss) = taken {
+            measurement.lost.note(loss);
+            continue;
+        }
         measurement.measured += 1;
         verdict.measured += 1;
     }

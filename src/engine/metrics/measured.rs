@@ -21,6 +21,17 @@ pub(crate) struct Measured<'a> {
     pub(crate) attributes: &'a PointKeys<'a>,
 }
 
+/// Why a measurement went into no series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// An increment of a counter that is negative.
+    Negative,
+    /// There is no room for its series.
+    NoRoom,
+    /// Another instrument has its name.
+    Conflict,
+}
+
 /// A point attribute.
 type Pair<'a> = (&'a str, Cow<'a, str>);
 

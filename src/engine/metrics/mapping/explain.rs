@@ -7,6 +7,9 @@ use super::rules::Rules;
 use crate::engine::report::{EventAnswer, EventName, EventQuery, EventReport, MeasurementReport};
 use crate::engine::steps;
 
+/// How the attributes begin that the engine itself gives to a finished span.
+const MADE: [&str; 3] = ["snakepit.span.", "snakepit.clock", "snakepit.parent"];
+
 /// What is asked for of all that is known: a name that is not asked for costs a look, one beyond the limit its name.
 pub(super) fn answer<'a>(
     plans: impl Iterator<Item = &'a Plan>,
@@ -44,9 +47,13 @@ fn report(plan: &Plan, rules: &Rules) -> EventReport {
         records: counts.records,
         dropped: counts.dropped,
         becomes,
-        left_off: plan.left_off.keys.clone(),
+        left_off: plan.left_off.keys.iter().filter(|key| !plan.is_span || is_sent(key)).cloned().collect(),
         has_more_left_off: plan.left_off.has_more,
     }
+}
+
+fn is_sent(key: &str) -> bool {
+    !MADE.iter().any(|made| key.starts_with(made))
 }
 
 fn measured(measurement: &Measurement, rules: &Rules) -> MeasurementReport {
@@ -65,6 +72,16 @@ fn measured(measurement: &Measurement, rules: &Rules) -> MeasurementReport {
         Becomes::Metric(_) if measurement.measured == 0 && measurement.repeated > 0 => {
             "another measurement of the event has the same name in Prometheus".to_owned()
         }
+        Becomes::Metric(_) if measurement.measured == 0 && measurement.lost.conflict > 0 => {
+            "another instrument has its name, or one of its names in Prometheus: the log says which"
+                .to_owned()
+        }
+        Becomes::Metric(_) if measurement.measured == 0 && measurement.lost.no_room > 0 => {
+            "its worker has no room for another instrument".to_owned()
+        }
+        Becomes::Metric(_) if measurement.measured == 0 && measurement.lost.negative > 0 => {
+            "it is negative, and a counter does not fall".to_owned()
+        }
         Becomes::Metric(target) => match target.rule {
             Some(rule) => format!("{}; {}", by_rule(rule), target.because),
             None => target.because.to_owned(),
@@ -80,5 +97,6 @@ fn measured(measurement: &Measurement, rules: &Rules) -> MeasurementReport {
         not_numbers: measurement.not_numbers,
         ruled_out: measurement.ruled_out,
         repeated: measurement.repeated,
+        lost: measurement.lost,
     }
 }

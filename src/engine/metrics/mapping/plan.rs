@@ -12,6 +12,7 @@ use crate::drops::DropReason;
 use crate::engine::metadata::truncated;
 use crate::engine::metrics::instrument::Instrument;
 use crate::engine::naming::Name;
+use crate::engine::report::Lost;
 
 /// Names in a generation of [`Plans`]; there are two.
 const MAX_PLANS: usize = 2048;
@@ -89,6 +90,7 @@ pub(super) struct Measurement {
     pub(super) not_numbers: u64,
     pub(super) ruled_out: u64,
     pub(super) repeated: u64,
+    pub(super) lost: Lost,
 }
 
 /// What a measurement becomes.
@@ -216,6 +218,7 @@ impl Known {
             not_numbers: 0,
             ruled_out: 0,
             repeated: 0,
+            lost: Lost::default(),
         };
         if self.list.len() < MAX_KNOWN {
             self.list.push(added);

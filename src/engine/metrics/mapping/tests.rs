@@ -1,11 +1,11 @@
 mod documented;
+mod explained;
 
 use super::*;
 use crate::engine::metrics::settings::{HistogramAggregation, MetricRule, RuleInstrument};
 use crate::engine::naming::Naming;
 use crate::engine::report::EventReport;
 use crate::engine::settings::{RedactAction, RedactRule};
-use crate::engine::steps;
 
 /// What was handed on, as text: `name unit kind value {attributes}`.
 struct Bench {
@@ -48,7 +48,10 @@ impl Bench {
             ..Event::default()
         };
         let made = &mut self.made;
-        self.mapping.event(&name, &event, |measured| made.push(shown(measured)))
+        self.mapping.event(&name, &event, |measured| {
+            made.push(shown(measured));
+            Ok(())
+        })
     }
 
     fn span(&mut self, name: &str, attributes: &[(&str, AttributeValue<'_>)], duration_ns: i64) -> Verdict {
@@ -56,7 +59,10 @@ impl Bench {
         let mut list = Attributes::default();
         attributes.iter().for_each(|(key, value)| list.set(key, *value));
         let made = &mut self.made;
-        self.mapping.span(&name, &list, duration_ns, |measured| made.push(shown(measured)))
+        self.mapping.span(&name, &list, duration_ns, |measured| {
+            made.push(shown(measured));
+            Ok(())
+        })
     }
 
     fn reports(&self) -> Vec<EventReport> {
@@ -289,7 +295,10 @@ fn a_span_without_an_end_is_counted_by_reason() {
     let mut bench = Bench::new();
     let name = bench.name("tool.execution.start");
     let made = &mut bench.made;
-    bench.mapping.incomplete("timeout", &name, |measured| made.push(shown(measured)));
+    bench.mapping.incomplete("timeout", &name, |measured| {
+        made.push(shown(measured));
+        Ok(())
+    });
     assert_eq!(bench.made, ["spans.incomplete [{span}] counter 1 {reason=timeout}"]);
 }
 
@@ -425,108 +434,9 @@ fn a_new_measurement_in_every_event_costs_nothing_but_itself() {
             if measured.instrument.name.ends_with(".tokens") {
                 assert_eq!(*number.get_or_insert(measured.number), measured.number);
             }
+            Ok(())
         });
         assert_eq!(verdict.measured, 2);
     }
     assert!(bench.reports().iter().all(|report| report.becomes.len() <= 2 * MAX_MEASUREMENTS));
-}
-
-#[test]
-fn it_is_explained_what_events_became_and_why() {
-    let off = MetricRule {
-        instrument: Some(RuleInstrument::None),
-        measurement: Some("noise".to_owned()),
-        ..MetricRule::of("a.*")
-    };
-    let mut bench = Bench::of_rules(vec![off]);
-    let measurements = [
-        ("bytes", Int(1)),
-        ("pid", Int(1)),
-        ("noise", Int(1)),
-        ("label", Text("x")),
-        ("loss", Float(f64::NAN)),
-    ];
-    bench.event("a.b", &measurements, &[("session_id", "s"), ("tool", "t")]);
-    let name = bench.name("a.b");
-    bench.mapping.note(&name, false, Fate::SpanEvent);
-    bench.mapping.note(&name, false, Fate::Refused(DropReason::Filtered));
-    bench.span("a.run.stop", &[], 5);
-
-    let reports = bench.reports();
-
-    let names: Vec<_> =
-        reports.iter().map(|report| (&*report.event, &*report.sent_as, report.is_span)).collect();
-    assert_eq!(names, [("snakepit.python.a.b", "a.b", false), ("snakepit.python.a.run", "a.run", true)]);
-    let report = &reports[0];
-    assert_eq!((report.received, report.points, report.span_events), (2, 1, 1));
-    assert_eq!(report.dropped[DropReason::Filtered.index()], 1);
-    assert_eq!(report.left_off, ["session_id".into()]);
-    let why: Vec<_> = report
-        .becomes
-        .iter()
-        .map(|one| (&*one.measurement, one.instrument.is_some(), one.because.as_str(), one.measured))
-        .collect();
-    assert_eq!(
-        why,
-        [
-            ("bytes", true, "bytes", 1),
-            ("label", true, "not a number", 0),
-            ("loss", true, "a number that is not known further", 0),
-            ("noise", false, "no metric: rule 1 of metrics.rules says so", 0),
-            ("pid", false, "never a metric: an identifier", 0),
-        ]
-    );
-    assert_eq!((report.becomes[2].not_finite, report.becomes[3].ruled_out), (1, 1));
-}
-
-#[test]
-fn who_asks_about_an_event_hears_of_its_name_and_who_asks_about_a_phase_of_the_operation() {
-    let mut bench = Bench::new();
-    bench.event("a.b", &[], &[]);
-    bench.event("a.b.c", &[], &[]);
-    bench.event("stop", &[], &[]);
-    bench.event("python.x", &[], &[]);
-    bench.span("a.b.stop", &[], 5);
-    let asked = |event: &str| {
-        let answer = bench.mapping.explain(&EventQuery { event: Some(event.to_owned()), limit: 9 });
-        assert_eq!(answer.others, []);
-        answer.reports.iter().map(|one| format!("{} {}", one.sent_as, one.is_span)).collect::<Vec<_>>()
-    };
-    assert_eq!(asked("a.b"), ["a.b false", "a.b true"]);
-    assert_eq!(asked("snakepit.python.a.b"), ["a.b false", "a.b true"]);
-    for phase in ["start", "stop", "exception"] {
-        assert_eq!(asked(&format!("a.b.{phase}")), ["a.b true"]);
-        assert_eq!(asked(&format!("snakepit.python.a.b.{phase}")), ["a.b true"]);
-    }
-    assert_eq!(asked("stop"), ["stop false"], "a name of one part has no phase");
-    assert_eq!(asked("snakepit.python.x"), ["python.x false"]);
-    assert_eq!(asked("x.stop"), [""; 0]);
-    assert_eq!(asked("a"), [""; 0]);
-    assert_eq!(asked("b.c"), [""; 0]);
-}
-
-/// Of a thousand names, a question about one makes one report, and one with a limit no more than that.
-#[test]
-fn reports_are_made_of_what_is_asked_for_alone() {
-    let mut bench = Bench::new();
-    for number in (0..1000).rev() {
-        bench.event(&format!("event.{number:03}"), &[("bytes", Int(number))], &[]);
-    }
-    let asked = |event: Option<&str>, limit| {
-        let before = steps::taken();
-        let answer = bench.mapping.explain(&EventQuery { event: event.map(str::to_owned), limit });
-        (steps::taken() - before, answer)
-    };
-    let (made, one) = asked(Some("event.500"), 100);
-    assert_eq!((made, one.reports.len(), one.others.len()), (1, 1, 0));
-    assert_eq!(asked(Some("event"), 100), (0, EventAnswer::default()));
-
-    let (made, some) = asked(None, 10);
-    assert_eq!((made, some.reports.len(), some.others.len()), (10, 10, 990));
-    let (made, all) = asked(None, 1000);
-    assert_eq!((made, all.reports.len(), all.others.len()), (1000, 1000, 0));
-    assert_eq!(some.reports, all.reports[..10], "the first by name");
-    let mut rest: Vec<_> = some.others.iter().map(|(title, ..)| title).collect();
-    rest.sort();
-    assert!(rest.into_iter().eq(all.reports[10..].iter().map(|report| &report.event)));
 }

@@ -30,18 +30,22 @@ fn every_documented_event_becomes_what_its_row_says() {
 fn made(event: &str, measurement: &str) -> Arc<Instrument> {
     let mut bench = Bench::new();
     let mut last = None;
+    let take = |measured: &Measured<'_>| {
+        last = Some(Arc::clone(measured.instrument));
+        Ok(())
+    };
     if let Some(operation) = event.strip_prefix("span ") {
         let name = bench.name(&format!("{}.stop", operation.trim_matches('`')));
         let mut attributes = Attributes::default();
         if measurement != DURATION {
             attributes.set(measurement, AttributeValue::Int(1));
         }
-        bench.mapping.span(&name, &attributes, 1, |measured| last = Some(Arc::clone(measured.instrument)));
+        bench.mapping.span(&name, &attributes, 1, take);
     } else {
         let name = bench.name(event.trim_matches('`'));
         let measurements = (measurement != "-").then_some((measurement, Int(1)));
         let event = Event { measurements: measurements.into_iter().collect(), ..Event::default() };
-        bench.mapping.event(&name, &event, |measured| last = Some(Arc::clone(measured.instrument)));
+        bench.mapping.event(&name, &event, take);
     }
     last.expect("it is measured")
 }
