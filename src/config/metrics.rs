@@ -87,6 +87,7 @@ fn rule(resolver: &mut Resolver<'_>, path: &str, item: &Node, prefix: &str) -> O
         measurement,
         instrument: instrument.as_deref().and_then(self::instrument),
         unit: resolver.field(item, path, "unit", check_unit),
+        sent_unit: resolver.field(item, path, "sent_unit", check_unit),
         attributes: resolver.field(item, path, "attributes", check_keys),
         boundaries: resolver.field(item, path, "boundaries", check_boundaries).map(Vec::<f64>::into),
         name: resolver.field(item, path, "name", check_name),
@@ -120,6 +121,7 @@ fn conditions(resolver: &mut Resolver<'_>, item: &Node, path: &str, name: &str) 
 fn check_whole(resolver: &mut Resolver<'_>, place: &Source, path: &str, rule: &MetricRule) {
     let says_what = [
         ("unit", rule.unit.is_some()),
+        ("sent_unit", rule.sent_unit.is_some()),
         ("attributes", rule.attributes.is_some()),
         ("boundaries", rule.boundaries.is_some()),
         ("name", rule.name.is_some()),
@@ -129,6 +131,10 @@ fn check_whole(resolver: &mut Resolver<'_>, place: &Source, path: &str, rule: &M
         let message = "it is the whole name of one instrument: `measurement` must say of which measurement \
                        (`count` for events that have none, `duration` of spans)";
         resolver.problem(place.clone(), &format!("{path}.name"), message.to_owned());
+    }
+    if rule.sent_unit.is_some() && rule.measurement.is_none() {
+        let message = "it is true of one measurement: `measurement` must say of which".to_owned();
+        resolver.problem(place.clone(), &format!("{path}.sent_unit"), message);
     }
     match rule.instrument {
         Some(RuleInstrument::None) => {
@@ -159,7 +165,8 @@ fn check_whole(resolver: &mut Resolver<'_>, place: &Source, path: &str, rule: &M
         | None => {}
     }
     let unconverted = rule.unit.as_deref().zip(rule.measurement.as_deref());
-    if let Some((unit, measurement)) = unconverted.filter(|(unit, key)| !is_converted(key, unit)) {
+    let sent = rule.sent_unit.as_deref();
+    if let Some((unit, measurement)) = unconverted.filter(|(unit, key)| !is_converted(key, sent, unit)) {
         resolver.warnings.push(format!(
             "{place}: {path}: `{}` is measured in another unit than `{}`, and is not converted: the values stay as \
              they are sent",

@@ -168,6 +168,7 @@ pub const FILE: &[(&str, Shape)] = &[
                     ("measurement", Shape::Leaf),
                     ("instrument", Shape::Leaf),
                     ("unit", Shape::Leaf),
+                    ("sent_unit", Shape::Leaf),
                     ("attributes", Shape::Leaf),
                     ("boundaries", Shape::Leaf),
                     ("name", Shape::Leaf),

@@ -1,6 +1,7 @@
 //! The engine, driven in virtual time through its public face.
 
 mod bench_worker;
+mod documented_rules;
 mod identity;
 mod laws;
 mod limits;

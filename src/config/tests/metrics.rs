@@ -21,6 +21,7 @@ metrics:
       measurement: tokens
       instrument: updowncounter
       unit: "{token}"
+      sent_unit: "{subword}"
       attributes: [model, tier]
       name: llm.tokens
       description: Tokens of all models
@@ -47,6 +48,7 @@ metrics:
             measurement: text("tokens"),
             instrument: Some(RuleInstrument::UpDownCounter),
             unit: text("{token}"),
+            sent_unit: text("{subword}"),
             attributes: Some(vec!["model".to_owned(), "tier".to_owned()]),
             boundaries: None,
             name: text("llm.tokens"),
@@ -60,7 +62,8 @@ metrics:
     assert_eq!((settings.allow, settings.deny), (vec!["tenant".to_owned()], vec!["dev*".to_owned()]));
     assert_eq!((settings.max_series, settings.max_series_per_worker), (5, 50));
     assert_eq!(settings.series_idle, Duration::from_secs(300));
-    assert_eq!(given.load().unwrap().warnings, [""; 0]);
+    let warnings = given.load().unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("another unit than `{token}`"), "{warnings:?}");
 }
 
 #[test]
@@ -85,6 +88,8 @@ fn what_is_wrong_in_a_rule_is_named_by_key_and_place() {
     - {event: a, measurement: pid}
     - {event: a, instrument: summary}
     - {event: a, unit: "ä"}
+    - {event: a, measurement: b, sent_unit: "ä"}
+    - {event: a, sent_unit: "%"}
     - {event: a, attributes: ["tool*"]}
     - {event: a, boundaries: [1, 1]}
     - {event: a, boundaries: [1, x]}
@@ -131,7 +136,9 @@ fn every_list_has_an_end() {
 fn what_is_most_likely_meant_otherwise_is_said() {
     let given = Given::file(
         "metrics:\n  rules:\n    - {event: tool.run.stop, measurement: duration, unit: By}\n    - {event: \
-         snakepit.python.x, unit: s}\n    - {event: a, instrument: none, unit: s}\n    - {event: b}\n",
+         snakepit.python.x, unit: s}\n    - {event: a, instrument: none, unit: s}\n    - {event: b}\n    - {event: c, measurement: \
+         utilization, sent_unit: \"%\", unit: \"%\"}\n    - {event: c, measurement: utilization, sent_unit: s, unit: \
+         \"%\"}\n",
     );
     let config = given.load().unwrap();
     assert_eq!(config.engine.metrics.unwrap().rules[0].event, "tool.run");
@@ -148,6 +155,8 @@ fn what_is_most_likely_meant_otherwise_is_said() {
              sends, without `snakepit.python.`",
             "bridge.yaml:5: metrics.rules[2]: beside `instrument: none` there is no effect of unit",
             "bridge.yaml:6: metrics.rules[3] changes nothing, and hides the rules after it",
+            "bridge.yaml:8: metrics.rules[5]: `utilization` is measured in another unit than `%`, and is not \
+             converted: the values stay as they are sent",
         ]
     );
 }
@@ -195,8 +204,10 @@ fn the_documented_rules_are_understood() {
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
     let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let own: Vec<_> = blocks.filter(|block| block.starts_with("metrics:")).collect();
-    let [block] = own[..] else { panic!("{own:?}") };
-    let config = Given::file(block).load().unwrap();
-    assert_eq!(config.warnings, [""; 0]);
-    assert_eq!(config.engine.metrics.unwrap().rules.len(), 5);
+    let rules = own.iter().map(|block| {
+        let config = Given::file(block).load().unwrap();
+        assert_eq!(config.warnings, [""; 0]);
+        config.engine.metrics.unwrap().rules.len()
+    });
+    assert_eq!(rules.collect::<Vec<_>>(), [2, 5]);
 }

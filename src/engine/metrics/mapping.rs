@@ -262,9 +262,9 @@ pub(crate) fn is_ever_measured(key: &str) -> bool {
     never(key).is_none()
 }
 
-/// Whether a rule's unit is true of a measurement: its own unit is not known, or can be converted.
-pub(crate) fn is_converted(key: &str, unit: &str) -> bool {
-    shape(key, "").sent.is_none_or(|sent| Scale::between(sent, unit).is_some())
+/// Whether a rule's unit is true of a measurement: its own unit, which the rule may say, is not known or can be converted.
+pub(crate) fn is_converted(key: &str, sent: Option<&str>, unit: &str) -> bool {
+    sent.or(shape(key, "").sent).is_none_or(|sent| Scale::between(sent, unit).is_some())
 }
 
 /// Applies conditions, converts, and hands on what is left.

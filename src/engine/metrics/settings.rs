@@ -50,6 +50,9 @@ pub struct MetricRule {
     pub instrument: Option<RuleInstrument>,
     /// UCUM, instead of the one that follows from the measurement; it is converted to where the two are known.
     pub unit: Option<String>,
+    /// UCUM: the unit in which the measurement is sent, where that is not the one that follows from its name. A span's own
+    /// duration is not sent as it is measured, and has none.
+    pub sent_unit: Option<String>,
     /// Exactly these metadata keys become point attributes, instead of those that are allowed generally.
     pub attributes: Option<Vec<String>>,
     /// Of an explicit-bucket histogram; finite, ascending.
@@ -135,6 +138,7 @@ impl MetricRule {
             measurement: None,
             instrument: None,
             unit: None,
+            sent_unit: None,
             attributes: None,
             boundaries: None,
             name: None,

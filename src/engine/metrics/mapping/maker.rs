@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::DURATION;
 use super::bounds::Bounds;
 use super::instruments::Instruments;
 use super::names::{annotation, instrument_name};
@@ -51,7 +52,9 @@ impl Maker<'_> {
         let sampled = if plan.is_span { None } else { event_shape(&plan.emitted) };
         let says = rule.map(|rule| &rule.says);
         let unit = says.and_then(|rule| rule.unit.as_deref());
-        let (unit, scale, name) = in_unit(&shape, key, unit);
+        let is_measured_here = plan.is_span && key == DURATION;
+        let sent = says.and_then(|rule| rule.sent_unit.as_deref()).filter(|_| !is_measured_here);
+        let (unit, scale, name) = in_unit(&shape, key, sent, unit);
         let name = match says.and_then(|rule| rule.name.as_deref()) {
             Some(name) => name.into(),
             None => instrument_name(&plan.title, name),
@@ -96,10 +99,18 @@ impl Maker<'_> {
     }
 }
 
-/// The unit of a measurement's instrument, how its values get there, and its name there. `said` is a rule's unit.
-fn in_unit<'k>(shape: &Shape<'k>, key: &'k str, said: Option<&str>) -> (String, Scale, &'k str) {
-    let unit = said.unwrap_or(&shape.unit);
-    let scale = shape.sent.and_then(|sent| Scale::between(sent, unit));
+/// The unit of a measurement's instrument, how its values get there, and its name there. `sent` and `said` are what a rule says:
+/// the unit of the values as they are sent, and that of the instrument.
+fn in_unit<'k>(
+    shape: &Shape<'k>,
+    key: &'k str,
+    sent: Option<&str>,
+    said: Option<&str>,
+) -> (String, Scale, &'k str) {
+    // The usual unit is not true of values that are sent in one of another dimension.
+    let usual = sent.filter(|sent| Scale::between(sent, &shape.unit).is_none()).unwrap_or(&shape.unit);
+    let unit = said.unwrap_or(usual);
+    let scale = sent.or(shape.sent).and_then(|sent| Scale::between(sent, unit));
     // A unit word stays where it is still true and Prometheus finds it there.
     let leaves = match scale {
         None => false,

@@ -350,6 +350,48 @@ fn a_rules_unit_is_converted_to_where_both_are_known() {
 }
 
 #[test]
+fn a_rule_says_in_which_unit_values_are_sent_where_their_name_does_not() {
+    let sent = |event: &str, measurement: &str, sent: &str, unit: Option<&str>| MetricRule {
+        measurement: Some(measurement.to_owned()),
+        sent_unit: Some(sent.to_owned()),
+        unit: unit.map(str::to_owned),
+        ..MetricRule::of(event)
+    };
+    let mut bench = Bench::of_rules(vec![
+        sent("gpu.sampled", "utilization", "%", None),
+        sent("gpu.seen.sampled", "utilization", "%", Some("%")),
+        sent("gc.completed", "duration", "us", None),
+        sent("a", "value", "ms", None),
+        sent("b", "value", "ms", Some("s")),
+        sent("c", "latency_ms", "us", None),
+        sent("d", "size", "{page}", None),
+        sent("e", "cpu_percent", "1", None),
+        sent("tool.run", "duration", "us", None),
+        sent("tool.run", "queue_time", "us", None),
+    ]);
+    for (name, measurement, value, line) in [
+        ("gpu.sampled", "utilization", Int(87), "gpu.sampled.utilization [1] gauge 0.87 {}"),
+        ("gpu.seen.sampled", "utilization", Int(87), "gpu.seen.sampled.utilization [%] gauge 87 {}"),
+        ("gc.completed", "duration", Int(1_500), "gc.completed.duration [s] histogram/17 0.0015 {}"),
+        ("gc.other", "duration", Int(1_500), "gc.other.duration [s] histogram/17 1.5e-6 {}"),
+        ("a", "value", Int(7), "a.value [ms] histogram/15 7 {}"),
+        ("b", "value", Int(7), "b.value [s] histogram/17 0.007 {}"),
+        ("c", "latency_ms", Int(7_000), "c.latency [s] histogram/17 0.007 {}"),
+        ("d", "size", Int(7), "d.size [{page}] histogram/13 7 {}"),
+        ("e", "cpu_percent", Float(0.5), "e.cpu [%] gauge 50.0 {}"),
+    ] {
+        bench.makes(name, measurement, value, line);
+    }
+    bench.made.clear();
+    bench.span("tool.run.stop", &[("queue_time", AttributeValue::Int(7_000))], 5_000_000);
+    assert_eq!(
+        bench.made,
+        ["tool.run.duration [s] histogram/17 0.005 {}", "tool.run.queue_time [s] histogram/17 0.007 {}"],
+        "what the bridge measures itself is in nanoseconds"
+    );
+}
+
+#[test]
 fn boundaries_make_a_histogram_of_fixed_bounds() {
     let bounds = MetricRule { boundaries: Some([1.0, 2.0].into()), ..MetricRule::of("a.*") };
     let settings = MetricSettings {
