@@ -76,7 +76,10 @@ impl Maker<'_> {
             rule: place,
             is_conditional: rule.is_some_and(CompiledRule::is_conditional),
             takes_several: says.is_some_and(|rule| rule.name.is_some()),
-            because: sampled.unwrap_or(shape.because),
+            because: sampled.unwrap_or(match sent {
+                Some(_) => "sent in the unit that the rule says",
+                None => shape.because,
+            }),
         })
     }
 

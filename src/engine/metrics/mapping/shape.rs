@@ -40,6 +40,9 @@ const NEVER: [(&str, &str); 8] = [
 ];
 const TIME: &str = "never a metric: the time of the event";
 const IDENTIFIER: &str = "never a metric: an identifier";
+const BYTES: &str = "a number of bytes";
+const HAPPENED: &str = "a count of what happened";
+const COUNTED: &str = "a count of what happened: the one that is sent, or 1 for an event without a number";
 
 /// At the end of a name: the unit that it stands for, the one that is made of it, and whether it leaves the name although
 /// nothing was converted, because Prometheus would put the unit behind it a second time.
@@ -54,11 +57,11 @@ const SUFFIXES: [(&str, &str, &str, bool, &str); 15] = [
     ("_s", "s", "s", true, "a time in seconds"),
     ("_duration", "ns", "s", false, "a time in nanoseconds"),
     ("_time", "ns", "s", false, "a time in nanoseconds"),
-    ("_bytes", "By", "By", false, "bytes"),
-    ("_kb", "KiBy", "By", true, "bytes, 2^10 of them"),
-    ("_mb", "MiBy", "By", true, "bytes, 2^20 of them"),
-    ("_gb", "GiBy", "By", true, "bytes, 2^30 of them"),
-    ("_tb", "TiBy", "By", true, "bytes, 2^40 of them"),
+    ("_bytes", "By", "By", false, BYTES),
+    ("_kb", "KiBy", "By", true, "a number of KiB, 2^10 bytes each"),
+    ("_mb", "MiBy", "By", true, "a number of MiB, 2^20 bytes each"),
+    ("_gb", "GiBy", "By", true, "a number of GiB, 2^30 bytes each"),
+    ("_tb", "TiBy", "By", true, "a number of TiB, 2^40 bytes each"),
 ];
 
 /// What is made of measurements without a rule.
@@ -145,7 +148,7 @@ pub(super) fn shape<'k>(key: &'k str, counted: &str) -> Shape<'k> {
         return Shape { sent: Some("ns"), ..shape };
     }
     if ["bytes", "memory_allocated", "memory_reserved"].into_iter().any(is) || ends("_size") {
-        return of_unit(Form::Histogram, "By", "bytes");
+        return of_unit(Form::Histogram, "By", BYTES);
     }
     if is("percent") || ends("_percent") {
         let stem = key.strip_suffix("_percent").unwrap_or(key);
@@ -161,21 +164,21 @@ pub(super) fn shape<'k>(key: &'k str, counted: &str) -> Shape<'k> {
         return plain(Form::Gauge, "{worker}".into(), "workers: how many there are");
     }
     if is("tokens") || ends("_tokens") || is("token_count") || ends("_token_count") {
-        return plain(Form::Histogram, "{token}".into(), "tokens");
+        return plain(Form::Histogram, "{token}".into(), "a number of tokens");
     }
     match word {
-        COUNT => plain(Form::Counter, counted.to_owned().into(), "a count of what happened"),
-        "hits" => plain(Form::Counter, "{hit}".into(), "a count of what happened"),
-        "errors" => plain(Form::Counter, "{error}".into(), "a count of what happened"),
-        "executions" => plain(Form::Counter, "{execution}".into(), "a count of what happened"),
-        "first_seen" => plain(Form::Counter, "{event}".into(), "a count of what happened"),
-        _ if is("rows") || ends("_rows") => plain(Form::Histogram, "{row}".into(), "rows"),
+        COUNT => plain(Form::Counter, counted.to_owned().into(), COUNTED),
+        "hits" => plain(Form::Counter, "{hit}".into(), HAPPENED),
+        "errors" => plain(Form::Counter, "{error}".into(), HAPPENED),
+        "executions" => plain(Form::Counter, "{execution}".into(), HAPPENED),
+        "first_seen" => plain(Form::Counter, "{event}".into(), HAPPENED),
+        _ if is("rows") || ends("_rows") => plain(Form::Histogram, "{row}".into(), "a number of rows"),
         _ => match word.strip_suffix("_count").filter(|counted| !counted.is_empty()) {
             Some(counted) => {
                 let counted = counted.rsplit('_').next().unwrap_or(counted);
                 plain(Form::Histogram, annotation(counted).into(), "a number of things")
             }
-            None => plain(Form::Histogram, "".into(), "a number that is not known further"),
+            None => plain(Form::Histogram, "".into(), "a number of which its name says nothing"),
         },
     }
 }

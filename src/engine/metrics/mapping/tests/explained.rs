@@ -11,8 +11,14 @@ fn it_is_explained_what_events_became_and_why() {
         measurement: Some("noise".to_owned()),
         ..MetricRule::of("a.*")
     };
-    let mut bench = Bench::of_rules(vec![off]);
+    let sent = MetricRule {
+        measurement: Some("lag_ms".to_owned()),
+        sent_unit: Some("us".to_owned()),
+        ..MetricRule::of("a.*")
+    };
+    let mut bench = Bench::of_rules(vec![off, sent]);
     let measurements = [
+        ("lag_ms", Int(1)),
         ("bytes", Int(1)),
         ("pid", Int(1)),
         ("noise", Int(1)),
@@ -31,7 +37,7 @@ fn it_is_explained_what_events_became_and_why() {
         reports.iter().map(|report| (&*report.event, &*report.sent_as, report.is_span)).collect();
     assert_eq!(names, [("snakepit.python.a.b", "a.b", false), ("snakepit.python.a.run", "a.run", true)]);
     let report = &reports[0];
-    assert_eq!((report.received, report.points, report.span_events), (2, 1, 1));
+    assert_eq!((report.received, report.points, report.span_events), (2, 2, 1));
     assert_eq!(report.dropped[DropReason::Filtered.index()], 1);
     assert_eq!(report.left_off, ["session_id".into()]);
     let why: Vec<_> = report
@@ -42,14 +48,15 @@ fn it_is_explained_what_events_became_and_why() {
     assert_eq!(
         why,
         [
-            ("bytes", true, "bytes", 1),
+            ("bytes", true, "a number of bytes", 1),
             ("label", true, "not a number", 0),
-            ("loss", true, "a number that is not known further", 0),
+            ("lag_ms", true, "rule 2 of metrics.rules; sent in the unit that the rule says", 1),
+            ("loss", true, "a number of which its name says nothing", 0),
             ("noise", false, "no metric: rule 1 of metrics.rules says so", 0),
             ("pid", false, "never a metric: an identifier", 0),
         ]
     );
-    assert_eq!((report.becomes[2].not_finite, report.becomes[3].ruled_out), (1, 1));
+    assert_eq!((report.becomes[3].not_finite, report.becomes[4].ruled_out), (1, 1));
 }
 
 #[test]
@@ -140,7 +147,7 @@ fn what_goes_into_no_series_is_no_point_and_it_is_said_why() {
         [
             ("conflict", 0, [0, 0, 1], "another instrument "),
             ("hits", 0, [1, 0, 0], "it is negative, and"),
-            ("kept", 1, [0, 0, 0], "a number that is no"),
+            ("kept", 1, [0, 0, 0], "a number of which i"),
             ("no_room", 0, [0, 1, 0], "its worker has no r"),
         ]
     );
