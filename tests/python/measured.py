@@ -1,9 +1,9 @@
-"""A worker that is measured: calls and standalone events as the known emitters make them, in real time, for some seconds.
+"""A worker that is measured: calls and standalone events as the known emitters make them, in real time, until told.
 
 Calls follow the design document's emitter (correlation id in the metadata, `system_time` and `result` on the end) and the
 released one (`python.call` without a correlation id) by turns; the events are those that Snakepit's catalogue and guides
-name. It prints `CONNECTED`, then `DONE` when all is sent, writes what was true, and stays connected until its standard input
-is closed, because the series of a worker that is gone end.
+name. It prints `CONNECTED`, works until it is sent a line, writes what was true, prints `DONE`, and stays connected until its
+standard input is closed, because the series of a worker that is gone end.
 """
 
 import argparse
@@ -117,7 +117,6 @@ def main() -> None:
     parser.add_argument("--pool", default="default")
     parser.add_argument("--node", default="node-a")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--truth", type=Path, required=True, help="where to write what was true")
     parser.add_argument("--stubs", type=Path, required=True, help="directory of generated stubs")
     parser.set_defaults(pid=os.getpid(), dialect="", header=[], tls_ca=None)
@@ -135,11 +134,13 @@ async def run(arguments: argparse.Namespace) -> None:
         print("CONNECTED", flush=True)
         measured = Measured(call, pb2, arguments.worker_id, arguments.seed)
         await measured.begin()
-        began = time.monotonic()
-        for number in range(arguments.rounds):
+        told = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+        began, number = time.monotonic(), 0
+        while not told.done():
             await measured.round(number)
-            # Rounds keep their pace, so that counters grow over several collections.
-            await asyncio.sleep(max(0.0, began + (number + 1) * ROUND_S - time.monotonic()))
+            number += 1
+            # Rounds keep their pace, so that counters grow from each collection to the next.
+            await asyncio.sleep(max(0.0, began + number * ROUND_S - time.monotonic()))
         arguments.truth.write_text(json.dumps({"events_sent": measured.events_sent, **measured.sums}))
         print("DONE", flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -1,4 +1,5 @@
-//! What is looked at: two workers that are measured for some seconds, and a bridge that has all the trouble there is.
+//! What is looked at: two workers that are measured until somebody has seen enough, and a bridge that has all the trouble
+//! there is.
 
 use std::fs;
 use std::time::Duration;
@@ -16,11 +17,10 @@ use crate::support::sink::Sink;
 use crate::support::worker::{Connector, Says as _, Worker, event, pair, wall};
 use crate::support::{free_addresses, until};
 
-/// Longest wait for what takes some seconds on an idle machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for what takes some seconds on an idle machine: a dozen programs share the cores here, with whatever else
+/// the machine does.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
-/// Rounds of a worker, of 0.2 s each: counters grow over several collections and scrapes, which are a second apart.
-const ROUNDS: &str = "25";
 const WORKERS: [(&str, &str); 2] = [("worker_1", "default"), ("worker_2", "gpu")];
 
 /// Everything that runs. It ends with this.
@@ -29,12 +29,10 @@ pub(crate) struct Session {
     /// What the Collector passes on beside its page for Prometheus.
     pub(crate) sink: Sink,
     pub(crate) prometheus: Prometheus,
-    /// What each worker sent.
-    pub(crate) truths: Vec<Truth>,
+    workers: Vec<Client>,
+    python: Python,
     _bridge: Bridge,
     _trouble: Trouble,
-    _workers: Vec<Client>,
-    _python: Python,
 }
 
 /// What a worker says it sent.
@@ -58,12 +56,12 @@ struct Trouble {
 }
 
 impl Session {
-    /// Starts everything, and lets the workers do all they do; they stay connected.
+    /// Starts everything. From then on the workers do all they do, again and again.
     ///
     /// # Errors
     ///
-    /// When a part does not start, or a worker fails.
-    pub(crate) async fn play() -> Result<Self> {
+    /// When a part does not start.
+    pub(crate) async fn begin() -> Result<Self> {
         let sink = Sink::grpc().await?;
         let peers = Peers::start_with(Some(&passing_on_to(&sink))).await?;
         let python = Python::set_up()?;
@@ -80,27 +78,29 @@ impl Session {
         let mut workers = Vec::new();
         for (seed, (id, pool)) in WORKERS.into_iter().enumerate() {
             let seed = seed.to_string();
-            let arguments = ["--worker-id", id, "--pool", pool, "--seed", &seed, "--rounds", ROUNDS];
+            let arguments = ["--worker-id", id, "--pool", pool, "--seed", &seed];
             workers.push(python.measured(&bridge.grpc, &python.file(id), &arguments)?);
         }
         for worker in &mut workers {
             ensure!(worker.line(LIMIT).await? == "CONNECTED");
         }
-        for worker in &mut workers {
+        Ok(Self { peers, sink, prometheus, workers, python, _bridge: bridge, _trouble: trouble })
+    }
+
+    /// Ends what the workers do, and says what each of them sent; they stay connected.
+    ///
+    /// # Errors
+    ///
+    /// When a worker fails.
+    pub(crate) async fn enough(&mut self) -> Result<Vec<Truth>> {
+        for worker in &mut self.workers {
+            worker.enough()?;
+        }
+        for worker in &mut self.workers {
             ensure!(worker.line(LIMIT).await? == "DONE");
         }
-        let truth = |(id, _)| Ok(serde_json::from_slice(&fs::read(python.file(id))?)?);
-        let truths = WORKERS.into_iter().map(truth).collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            peers,
-            sink,
-            prometheus,
-            truths,
-            _bridge: bridge,
-            _trouble: trouble,
-            _workers: workers,
-            _python: python,
-        })
+        let truth = |(id, _)| Ok(serde_json::from_slice(&fs::read(self.python.file(id))?)?);
+        WORKERS.into_iter().map(truth).collect()
     }
 }
 

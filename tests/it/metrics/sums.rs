@@ -14,8 +14,8 @@ use crate::support::{fetch, until};
 type Sums = BTreeMap<String, f64>;
 
 /// Waits until the page says what was sent, then until OTLP says the same as the page, metric by metric.
-pub(crate) async fn agree(session: &Session) -> Result<()> {
-    let expected = expected(&session.truths);
+pub(crate) async fn agree(session: &Session, truths: &[Truth]) -> Result<()> {
+    let expected = expected(truths);
     let mut page = Sums::new();
     let sent = until("the page's sums", LIMIT, async || {
         page = on_page(&fetch(&format!("http://{}/metrics", session.peers.prometheus_page)).await?)?;

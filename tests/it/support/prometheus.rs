@@ -23,6 +23,8 @@ const INTERVAL: &str = "1s";
 #[derive(Debug)]
 pub(crate) struct Prometheus {
     url: String,
+    /// One for all that is asked: to make one takes longer than to ask.
+    client: reqwest::Client,
     _process: Process,
     _directory: TempDir,
 }
@@ -54,7 +56,8 @@ impl Prometheus {
             .args(["--enable-feature=exemplar-storage", "--log.level=warn"]);
         let mut process = Process::spawn("prometheus", &mut command)?;
         ready(&mut process, "prometheus", &format!("http://{address}/-/ready")).await?;
-        Ok(Self { url: format!("http://{address}"), _process: process, _directory: directory })
+        let url = format!("http://{address}");
+        Ok(Self { url, client: reqwest::Client::new(), _process: process, _directory: directory })
     }
 
     /// What an expression finds now: series of an instant vector, or a scalar as a series without labels.
@@ -94,7 +97,7 @@ impl Prometheus {
 
     async fn ask(&self, what: &str, parameters: &[(&str, &str)]) -> Result<Value> {
         let url = reqwest::Url::parse_with_params(&format!("{}/api/v1/{what}", self.url), parameters)?;
-        let answer: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
+        let answer: Value = serde_json::from_slice(&self.client.get(url).send().await?.bytes().await?)?;
         ensure!(answer["status"] == "success", "{parameters:?}: {}", answer["error"]);
         Ok(answer["data"].clone())
     }

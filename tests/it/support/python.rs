@@ -160,8 +160,21 @@ impl Client {
     ///
     /// When the process has gone.
     pub(crate) fn go(&mut self) -> Result<()> {
+        self.tell("go")
+    }
+
+    /// Tells the worker that is measured that it has been measured for long enough.
+    ///
+    /// # Errors
+    ///
+    /// When the process has gone.
+    pub(crate) fn enough(&mut self) -> Result<()> {
+        self.tell("enough")
+    }
+
+    fn tell(&mut self, word: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("the process's input is closed")?;
-        stdin.write_all(b"go\n").context("failed to tell a worker to begin")
+        writeln!(stdin, "{word}").with_context(|| format!("failed to tell a worker {word:?}"))
     }
 
     /// Closes the process's standard input, which ends one that holds on, and waits for its end.
