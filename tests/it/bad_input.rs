@@ -17,7 +17,7 @@ use crate::support::until;
 use crate::support::worker::{Connector, Says as _, Worker, pair, wall};
 
 /// Longest wait for what takes a moment on an idle machine.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Spans of the neighbour.
 const NEIGHBOUR_SPANS: usize = 20;

@@ -18,14 +18,15 @@ use crate::support::truth::{Found, Truth};
 const SERVICE: &str = "snakepit-python";
 
 /// Longest wait for what takes a few seconds on an idle machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 const WORKERS: usize = 8;
 const SPANS_PER_WORKER: usize = 125;
 const PROGRESS_PER_WORKER: usize = 5;
 
-/// The bridge waits 1 s for late events here; they come up to 0.5 s late, and the rest is left to a busy machine.
-const REORDER_WINDOW: &str = "1s";
+/// The bridge waits 5 s for late events here; they come up to 0.5 s late, and the rest is left to a busy machine, on which
+/// a worker may not run at all for a second or two.
+const REORDER_WINDOW: &str = "5s";
 const DISORDER_MS: &str = "500";
 
 /// 1,000 spans of 8 workers at once, each event up to half a second late, are in both backends exactly as they were:

@@ -18,7 +18,7 @@ use crate::support::until;
 use crate::support::worker::{Connector, Says as _, Worker, channel, pair, wall};
 
 /// Longest wait for what takes a moment on an idle machine.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A bridge that exports to the sink by gRPC, with further variables.
 async fn bridge_to(sink: &Sink, variables: &[(&str, &str)]) -> Result<Bridge> {

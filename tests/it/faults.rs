@@ -24,7 +24,7 @@ use crate::support::until;
 use crate::support::worker::{Connector, Worker};
 
 /// Longest wait for what takes some seconds on an idle machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Spans of a request, for the bridge fills no request with more; and the spans of three requests.
 const BATCH: usize = 20;

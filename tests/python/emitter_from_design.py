@@ -25,6 +25,7 @@ from scenario import trace_id
 SKIPPED = 77
 VARIABLE = "SNAKEPIT_DESIGN_DOCUMENT"
 PACKAGE = "design_document"
+TIMEOUT_S = 100
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ async def run(arguments: argparse.Namespace, telemetry: Any, service: Any) -> No
         for number in range(arguments.requests):
             await request(emitter, f"{arguments.run} request {number}", fails=number % 3 == 2)
         await emitter.event_queue.put(None)
-        await asyncio.wait_for(emitter.stream_task, 20)
+        await asyncio.wait_for(emitter.stream_task, TIMEOUT_S)
     truth = {
         "enabled": emitter.enabled,
         "sampling_rate": emitter.sampling_rate,

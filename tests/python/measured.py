@@ -19,7 +19,7 @@ from typing import Any
 
 import stubs
 from scenario import Event
-from worker import connection, headers, message, read_controls
+from worker import FIRST_CONTROL_TIMEOUT_S, connection, headers, message, read_controls
 
 TOOLS = ["translate", "summarize", "embed"]
 MODELS = ["minilm", "opus-mt"]
@@ -130,7 +130,7 @@ async def run(arguments: argparse.Namespace) -> None:
     async with connection(arguments) as channel:
         call = pb2_grpc.SnakepitBridgeStub(channel).StreamTelemetry(metadata=headers(arguments))
         reader = asyncio.create_task(read_controls(call, [], connected))
-        await asyncio.wait_for(connected.wait(), 20)
+        await asyncio.wait_for(connected.wait(), FIRST_CONTROL_TIMEOUT_S)
         print("CONNECTED", flush=True)
         measured = Measured(call, pb2, arguments.worker_id, arguments.seed)
         await measured.begin()

@@ -19,7 +19,7 @@ import grpc
 import stubs
 from scenario import MS, Event, Scenario, disordered
 
-FIRST_CONTROL_TIMEOUT_S = 20
+FIRST_CONTROL_TIMEOUT_S = 100
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from scenario import trace_id
 SKIPPED = 77
 VARIABLE = "SNAKEPIT_PYTHON"
 METHOD = "/SnakepitBridge/StreamTelemetry"
+TIMEOUT_S = 100
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ async def run(arguments: argparse.Namespace, messages: Any, stream: Any) -> None
 
         reading = asyncio.create_task(read())
         forwarding = asyncio.create_task(forward())
-        await asyncio.wait_for(connected.wait(), 20)
+        await asyncio.wait_for(connected.wait(), TIMEOUT_S)
         for number in range(arguments.requests):
             await request(stream, truth["spans"], f"{arguments.run} request {number}", fails=number % 3 == 2)
         stream.close()

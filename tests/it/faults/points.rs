@@ -1,7 +1,6 @@
 //! Points and records through kills, restarts and outages: sums are those of the events that were sent, to the event.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use snakepit_otel_bridge::proto::TelemetryEvent;
@@ -166,8 +165,9 @@ async fn a_kill_under_load_leaves_all_sums_agreeing() -> Result<()> {
     for _ in 0..4 {
         let bridge = stage.bridge().await?;
         let worker = connect(&bridge).await?;
+        let known = bridge.ledger().await?.events.received;
         stage.send(&worker).await?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        durable(&bridge, known + 2 * ROUND).await?;
         stage.send(&worker).await?;
         bridge.signal("KILL")?;
         bridge.ended(LIMIT).await?;
@@ -185,7 +185,7 @@ async fn a_kill_under_load_leaves_all_sums_agreeing() -> Result<()> {
     let ledger = ledger.await.with_context(|| format!("the last sums: {last:?}\n{}", bridge.log()))?;
     stage.peer.points().ensure_sound()?;
     ensure!(
-        ledger.events.received >= 4 * ROUND,
+        ledger.events.received >= 4 * 2 * ROUND,
         "only {} of {} events are left",
         ledger.events.received,
         2 * stage.sent

@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use super::{BATCH, LIMIT, SPANS, WORKER, bridge_to};
-use crate::support::bridge::{Bridge, Ledger};
+use crate::support::bridge::{Bridge, COMMITS_UNTIL_DURABLE, Ledger};
 use crate::support::faulty_peer::{FaultyPeer, Play, Received, Transport};
 use crate::support::load::Load;
 use crate::support::until;
-use crate::support::worker::Connector;
+use crate::support::worker::{Connector, event, wall};
 
 /// Spans that a bridge with a small memory holds, and spans of a backlog that is far larger.
 const FEW: &str = "200";
@@ -178,8 +178,13 @@ async fn a_span_may_outlive_a_bridge() -> Result<()> {
         if is_kind {
             bridge.terminate(LIMIT).await?;
         } else {
-            // Several group commits later.
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            // An event without a name makes a commit, and nothing else.
+            let before = bridge.commits().await?;
+            until("the starts to be on disk", LIMIT, async || {
+                worker.send(&event("", "", wall())).await?;
+                Ok((bridge.commits().await? >= before + COMMITS_UNTIL_DURABLE).then_some(()))
+            })
+            .await?;
             bridge.signal("KILL")?;
             bridge.ended(LIMIT).await?;
         }

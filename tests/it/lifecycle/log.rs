@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use crate::support::worker::{Connector, pair, wall};
 use crate::support::{fetch, until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Ends with the test.
 struct Killed(Child);

@@ -122,7 +122,6 @@ impl Trouble {
         let [token, config, state] = ["token", "bridge.yaml", "state"].map(path);
         fs::write(&token, "a-token")?;
         fs::write(&config, "limits: {max_workers: 1, max_connections: 2}\n")?;
-        let [nobody] = free_addresses()?;
         // Its own admin port knows nothing of OTLP: what is sent there is refused for good.
         let [admin] = free_addresses()?;
         let arguments = [
@@ -133,7 +132,7 @@ impl Trouble {
         ];
         let arguments = arguments.concat();
         let variables = [
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("http://{nobody}/v1/traces")),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces".to_owned()),
             ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", format!("http://{admin}/nothing")),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1000".to_owned()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),

@@ -12,7 +12,7 @@ use crate::support::sink::{Received, Sink, text};
 use crate::support::until;
 use crate::support::worker::{Connector, Worker, pair, wall};
 
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// Nothing listens there.
 pub(super) const NOWHERE: &str = "http://127.0.0.1:9";
 

@@ -114,7 +114,14 @@ impl Bridge {
     ///
     /// When the answer is not 200.
     pub(crate) async fn admin(&self, route: &str) -> Result<String> {
-        fetch(&format!("http://{}{route}", self.admin)).await
+        let url = format!("http://{}{route}", self.admin);
+        // A busy bridge may ask to be asked again.
+        until(route, START_LIMIT, async || match fetch(&url).await {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.to_string().contains("a shard did not answer") => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
     }
 
     /// A value of `/metrics`.
@@ -144,13 +151,7 @@ impl Bridge {
     ///
     /// When they cannot be read, or do not add up: they do at every instant.
     pub(crate) async fn ledger(&self) -> Result<Ledger> {
-        // A busy bridge may ask to be asked again.
-        let text = until("the ledger", START_LIMIT, async || match self.admin("/api/v1/ledger").await {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.to_string().contains("a shard did not answer") => Ok(None),
-            Err(error) => Err(error),
-        })
-        .await?;
+        let text = self.admin("/api/v1/ledger").await?;
         let ledger: Ledger = serde_json::from_str(&text).with_context(|| format!("failed to read {text}"))?;
         ledger.ensure_adds_up().with_context(|| text.clone())?;
         Ok(ledger)

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 /// Longest wait for an answer of the bridge.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// Messages on their way to the transport.
 const OUTGOING: usize = 64;
