@@ -3,7 +3,8 @@
 //! Workers emit spans of one name without correlation id: starts 5 to 400 us apart, lasting 0.05 to 40 ms, one in ten an
 //! exception. The clocks are those that were measured on the real emitters: a start's `system_time` 0.35 to 0.7 us before
 //! its stamp, an end's stamp 0.3 to 1.5 us after its duration was taken (5 to 21 us where a filter is set), and one in a
-//! hundred of them 0.1 to 20 ms. `SNAKEPIT_BRIDGE_SIM_SEED` and `_SPANS` choose another run.
+//! hundred of them 0.1 to 20 ms. `SNAKEPIT_BRIDGE_SIM_SEED` and `_SPANS` choose another run: other seeds with 4,000 spans,
+//! because the bounds are shares of many, and with the usual 400 chance alone can be more than a bound.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
