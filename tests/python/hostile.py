@@ -86,7 +86,7 @@ def many_streams(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         for half in span("many.streams", n):
             stream.send(half)
         streams.append(stream)
-    answered = sum(stream.first_control(timeout_s=60) is not None for stream in streams)
+    answered = sum(stream.first_control(timeout_s=100) is not None for stream in streams)
     return (streams, channels), {"streams": len(streams), "answered": answered}
 
 
@@ -233,7 +233,7 @@ def own_channel(arguments: argparse.Namespace) -> grpc.Channel:
 def connect(address: str) -> socket.socket:
     """A plain TCP connection."""
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=100)
 
 
 # === Protobuf by hand ===
