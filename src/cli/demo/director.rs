@@ -105,8 +105,9 @@ pub(super) async fn play(
     let mut lives = JoinSet::new();
     let mut rests = Some(mortal);
     let mut pid = MORTAL.pid;
-    while director.has_time() {
-        if let Some(worker) = rests.take() {
+    // On a slow machine there may be no time for a round. A worker dies nevertheless, for that is half of what is to be seen.
+    loop {
+        if let Some(worker) = rests.take_if(|_| !director.stop.is_cancelled()) {
             pid += 1;
             let correlation_id = director.begin(DEATH.caption).await;
             let absence = director.schedule.absence;
@@ -116,6 +117,9 @@ pub(super) async fn play(
         director.round(&steady, &other).await?;
         if let Some(back) = lives.try_join_next() {
             rests = Some(back.context("a worker's life ended in a panic")??);
+        }
+        if !director.has_time() {
+            break;
         }
     }
     let mortal = match rests {
