@@ -88,6 +88,8 @@ async fn a_worker_that_stands_still_keeps_its_stream() -> Result<()> {
         .await?;
 
     process.signal("STOP")?;
+    // On a busy machine some of its threads may run on for a moment.
+    until("the process to stand still", LIMIT, async || Ok(process.stands_still()?.then_some(()))).await?;
     worker.send(&stop).await?;
     // Others work meanwhile, long enough for a bridge that pings to notice.
     let other = Connector::named("worker_2").connect(&bridge.grpc).await?;

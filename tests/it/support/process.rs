@@ -79,6 +79,21 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether every thread is stopped by a signal.
+    ///
+    /// # Errors
+    ///
+    /// When the program has ended.
+    pub(crate) fn stands_still(&self) -> Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let status = fs::read_to_string(thread?.path().join("status"))?;
+            if !status.contains("\nState:\tT") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Sends a signal by its short name: `TERM`.
     ///
     /// # Errors
