@@ -32,6 +32,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod value;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,9 +47,9 @@ use crate::engine::metrics::aggregation::collect::Running;
 use crate::engine::metrics::aggregation::figures::Counters;
 use crate::engine::metrics::aggregation::instances::Instance;
 use crate::engine::metrics::aggregation::lists::Lists;
-use crate::engine::metrics::aggregation::rows::Written;
 use crate::engine::metrics::aggregation::series::{Naming, Series, Stream};
 use crate::engine::metrics::aggregation::slab::{Slab, Slot};
+use crate::engine::metrics::aggregation::written::Written;
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings, Temporality};
 use crate::time::UnixNanos;
 

@@ -72,192 +72,43 @@ impl MetricRow {
 /// What is small, of all of it: a part of the engine's head.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AggregationHead {
-    next_number: u64,
-    last: Option<UnixNanos>,
-    running: Option<Running>,
-    counters: Counters,
-    fingerprint: u64,
-    is_delta: bool,
+    pub(super) next_number: u64,
+    pub(super) last: Option<UnixNanos>,
+    pub(super) running: Option<Running>,
+    pub(super) counters: Counters,
+    pub(super) fingerprint: u64,
+    pub(super) is_delta: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct InstanceRow {
-    slot: Slot,
-    key: InstanceKey,
-    source: Arc<Source>,
-    is_leaving: bool,
+pub(super) struct InstanceRow {
+    pub(super) slot: Slot,
+    pub(super) key: InstanceKey,
+    pub(super) source: Arc<Source>,
+    pub(super) is_leaving: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct StreamRow {
-    instance: u64,
-    instrument: Arc<Instrument>,
-    after: Option<UnixNanos>,
-    is_questioned: bool,
-    is_retired: bool,
+pub(super) struct StreamRow {
+    pub(super) instance: u64,
+    pub(super) instrument: Arc<Instrument>,
+    pub(super) after: Option<UnixNanos>,
+    pub(super) is_questioned: bool,
+    pub(super) is_retired: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct SeriesRow<'a> {
-    slot: Slot,
-    stream: u64,
+pub(super) struct SeriesRow<'a> {
+    pub(super) slot: Slot,
+    pub(super) stream: u64,
     /// Absent for the series that takes what limits keep out.
-    attributes: Option<Arc<Attributes>>,
-    start: UnixNanos,
-    measured_at: Monotonic,
-    carry: u32,
-    is_measured: bool,
-    exemplars: Cow<'a, Exemplars>,
-    value: Cow<'a, Value>,
-}
-
-/// What changed since the last checkpoint. Nothing is noted before the first: that has everything.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    is_noting: bool,
-    instances: Vec<Slot>,
-    streams: Vec<Slot>,
-    series: Vec<Slot>,
-    removed: Vec<MetricRow>,
-}
-
-impl Written {
-    pub(super) fn touch_series(&mut self, slot: Slot, series: &mut Series) {
-        if self.is_noting && !series.is_dirty {
-            series.is_dirty = true;
-            self.series.push(slot);
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { is_noting, instances, streams, series, removed } = self;
-        !is_noting && instances.is_empty() && streams.is_empty() && series.is_empty() && removed.is_empty()
-    }
-
-    pub(super) fn removed_series(&mut self, series: &Series) {
-        if series.is_written {
-            self.removed.push(MetricRow::Series(series.number));
-        }
-    }
-
-    pub(super) fn removed_stream(&mut self, stream: &Stream) {
-        if stream.is_written {
-            self.removed.push(MetricRow::Stream(stream.number));
-        }
-    }
-
-    pub(super) fn removed_instance(&mut self, instance: &Instance) {
-        if instance.is_written {
-            self.removed.push(MetricRow::Instance(instance.number));
-        }
-    }
-}
-
-impl Aggregation {
-    pub(super) fn touch_instance(&mut self, slot: Slot) {
-        if let Some(instance) = self.instances.get_mut(slot)
-            && self.written.is_noting
-            && !instance.is_dirty
-        {
-            instance.is_dirty = true;
-            self.written.instances.push(slot);
-        }
-    }
-
-    pub(super) fn touch_stream(&mut self, slot: Slot) {
-        if let Some(stream) = self.streams.get_mut(slot)
-            && self.written.is_noting
-            && !stream.is_dirty
-        {
-            stream.is_dirty = true;
-            self.written.streams.push(slot);
-        }
-    }
-
-    /// Adds what changed since this was called last, or everything: then the rows of before are to go.
-    pub(crate) fn write(
-        &mut self,
-        all: bool,
-        puts: &mut Vec<(RowKey, Vec<u8>)>,
-        deletes: &mut Vec<RowKey>,
-    ) -> AggregationHead {
-        let changed = std::mem::take(&mut self.written);
-        if all || !changed.is_noting {
-            self.write_all(puts);
-        } else {
-            deletes.extend(changed.removed.into_iter().map(MetricRow::key));
-            changed.instances.into_iter().for_each(|slot| self.write_instance(slot, false, puts));
-            changed.streams.into_iter().for_each(|slot| self.write_stream(slot, false, puts));
-            changed.series.into_iter().for_each(|slot| self.write_series(slot, false, puts));
-        }
-        self.written.is_noting = true;
-        AggregationHead {
-            next_number: self.next_number,
-            last: self.last,
-            running: self.running.clone(),
-            counters: self.counters.clone(),
-            fingerprint: self.rules.fingerprint,
-            is_delta: self.rules.temporality == Temporality::Delta,
-        }
-    }
-
-    fn write_all(&mut self, puts: &mut Vec<(RowKey, Vec<u8>)>) {
-        let instances: Vec<Slot> = self.instances.iter_mut().map(|(slot, _)| slot).collect();
-        instances.into_iter().for_each(|slot| self.write_instance(slot, true, puts));
-        let streams: Vec<Slot> = self.streams.iter_mut().map(|(slot, _)| slot).collect();
-        streams.into_iter().for_each(|slot| self.write_stream(slot, true, puts));
-        let series: Vec<Slot> = self.series.iter_mut().map(|(slot, _)| slot).collect();
-        series.into_iter().for_each(|slot| self.write_series(slot, true, puts));
-    }
-
-    /// Places are listed with what was in them, which may be gone, and written since.
-    fn write_instance(&mut self, slot: Slot, all: bool, puts: &mut Vec<(RowKey, Vec<u8>)>) {
-        let Some(instance) = self.instances.get_mut(slot).filter(|instance| all || instance.is_dirty) else {
-            return;
-        };
-        (instance.is_dirty, instance.is_written) = (false, true);
-        let row = InstanceRow {
-            slot,
-            key: instance.key.clone(),
-            source: Arc::clone(&instance.source),
-            is_leaving: instance.is_leaving,
-        };
-        puts.push((MetricRow::Instance(instance.number).key(), rows::encode(&row)));
-    }
-
-    fn write_stream(&mut self, slot: Slot, all: bool, puts: &mut Vec<(RowKey, Vec<u8>)>) {
-        let Some(stream) = self.streams.get_mut(slot).filter(|stream| all || stream.is_dirty) else { return };
-        (stream.is_dirty, stream.is_written) = (false, true);
-        let instance = self.instances.get(stream.instance).expect("a stream has an instance");
-        let row = StreamRow {
-            instance: instance.number,
-            instrument: Arc::clone(&stream.instrument),
-            after: stream.after,
-            is_questioned: stream.is_questioned,
-            is_retired: stream.is_retired,
-        };
-        puts.push((MetricRow::Stream(stream.number).key(), rows::encode(&row)));
-    }
-
-    fn write_series(&mut self, slot: Slot, all: bool, puts: &mut Vec<(RowKey, Vec<u8>)>) {
-        let Some(series) = self.series.get_mut(slot).filter(|series| all || series.is_dirty) else { return };
-        (series.is_dirty, series.is_written) = (false, true);
-        let stream = self.streams.get(series.stream).expect("a series has a stream");
-        let row = SeriesRow {
-            slot,
-            stream: stream.number,
-            attributes: (series.list != OVERFLOW)
-                .then(|| Arc::clone(self.lists.get(series.list).expect("a series has its attributes"))),
-            start: series.start,
-            measured_at: series.measured_at,
-            carry: series.carry,
-            is_measured: series.is_measured,
-            exemplars: Cow::Borrowed(&series.exemplars),
-            value: Cow::Borrowed(&series.value),
-        };
-        puts.push((MetricRow::Series(series.number).key(), rows::encode(&row)));
-    }
+    pub(super) attributes: Option<Arc<Attributes>>,
+    pub(super) start: UnixNanos,
+    pub(super) measured_at: Monotonic,
+    pub(super) carry: u32,
+    pub(super) is_measured: bool,
+    pub(super) exemplars: Cow<'a, Exemplars>,
+    pub(super) value: Cow<'a, Value>,
 }
 
 /// The rows of an aggregation, as they are read.
