@@ -28,6 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EPOCH: i64 = 1_790_000_000_000_000_000;
 const SPANS: i64 = 400_000;
 const STREAM: StreamId = StreamId(1);
+/// As shards do it.
+const SLICE_BYTES: usize = 256 << 10;
 
 struct Run {
     engine: Engine,
@@ -125,6 +127,15 @@ fn measure_checkpoints() {
     let correlation = |number: i64| format!("sp-{number:024x}");
     let start = |run: &mut Run, number: i64| run.start("tool", &correlation(number), number * 1_000);
     (0..OPEN).for_each(|number| start(&mut run, number));
+    let mut newest = OPEN;
+    in_parts("in parts, all of them, 20 spans between two", &mut run, |run| {
+        for _ in 0..20 {
+            run.stop("tool", &correlation(newest - OPEN), (newest - OPEN) * 1_000, newest * 1_000);
+            start(run, newest);
+            newest += 1;
+        }
+    });
+    let first = newest - OPEN;
     let mut rows = BTreeMap::new();
     let mut head = Vec::new();
     let mut write = |run: &mut Run, name: &str| {
@@ -142,7 +153,8 @@ fn measure_checkpoints() {
         rows.extend(written.puts);
         head = written.head;
     };
-    write(&mut run, "full checkpoint, 100,000 open spans");
+    run.engine.next_is_whole();
+    write(&mut run, "full checkpoint, 100,000 open spans, at once");
     write(&mut run, "nothing changed");
     let mut busy = Run::new();
     for number in 0..50_000 {
@@ -157,13 +169,35 @@ fn measure_checkpoints() {
     );
     for (name, changes) in [("10 spans ended, 10 began", 10), ("1,000 spans ended, 1,000 began", 1_000)] {
         for number in 0..changes {
-            let at = (OPEN + changes + number) * 1_000;
-            run.stop("tool", &correlation(number + changes), (number + changes) * 1_000, at);
-            start(&mut run, OPEN + changes + number);
+            let (old, new) = (first + changes + number, newest + changes + number);
+            run.stop("tool", &correlation(old), old * 1_000, new * 1_000);
+            start(&mut run, new);
         }
         write(&mut run, name);
     }
     measure_restore(&run, &head, rows);
+}
+
+/// A checkpoint that is written a part at a time, with something between two parts: how long the longest takes, and what is left
+/// for the end.
+fn in_parts(name: &str, run: &mut Run, mut between: impl FnMut(&mut Run)) {
+    let (mut parts, mut longest) = (0, 0.0_f64);
+    run.engine.next_is_whole();
+    loop {
+        let begun = Instant::now();
+        let is_prepared = run.engine.prepare_checkpoint(SLICE_BYTES);
+        longest = longest.max(begun.elapsed().as_secs_f64() * 1e3);
+        parts += 1;
+        if is_prepared {
+            break;
+        }
+        between(run);
+    }
+    let begun = Instant::now();
+    let written = run.engine.checkpoint();
+    let end = begun.elapsed().as_secs_f64() * 1e3;
+    let rows = written.puts.len();
+    println!("{name:<44} {longest:7.2} ms the longest of {parts}, {end:.2} ms the end, {rows} rows");
 }
 
 fn measure_restore(run: &Run, head: &[u8], rows: BTreeMap<RowKey, Vec<u8>>) {

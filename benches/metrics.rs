@@ -1,5 +1,5 @@
 //! What a standalone event costs in the engine, beyond its decoding, beside what `opentelemetry_sdk` takes for a histogram;
-//! and what a collection of many workers costs.
+//! and what a collection of many workers costs, and a checkpoint of their series.
 //!
 //! `cargo bench --bench metrics`
 #![allow(
@@ -36,6 +36,8 @@ const WORKERS: u64 = 300;
 /// Of each worker.
 const SERIES: usize = 100;
 const ROUNDS: usize = 5;
+/// Of a checkpoint, as shards do it.
+const SLICE_BYTES: usize = 256 << 10;
 const ATTRIBUTES: [(&str, &str); 3] =
     [("tool", "search_documents"), ("model", "small"), ("stage", "retrieve")];
 
@@ -152,12 +154,7 @@ fn measure_collections() {
     let tools: Vec<String> = (0..SERIES).map(|number| format!("tool_{number}")).collect();
     for round in 1..=3 {
         let at = round * 60_000_000_000;
-        for worker in 0..WORKERS {
-            for tool in &tools {
-                let event = event(&[("tool", tool), ("stage", "retrieve")], 512, at);
-                engine.handle(Input::Event { stream: StreamId(worker), event: &event }, now(at));
-            }
-        }
+        (0..WORKERS).for_each(|worker| measure_each(&mut engine, worker, &tools, at));
         let begun = Instant::now();
         engine.handle(Input::Collect { at: now(at).wall }, now(at));
         let (mut points, mut longest) = (0, 0.0_f64);
@@ -177,11 +174,42 @@ fn measure_collections() {
             format!("a collection of {points} points")
         );
     }
+    measure_checkpoints(&mut engine, &tools);
+}
+
+fn measure_each(engine: &mut Engine, worker: u64, tools: &[String], at: i64) {
+    for tool in tools {
+        let event = event(&[("tool", tool), ("stage", "retrieve")], 512, at);
+        engine.handle(Input::Event { stream: StreamId(worker), event: &event }, now(at));
+    }
+}
+
+/// Of all series, at once; and in parts as shards make them, while events come.
+fn measure_checkpoints(engine: &mut Engine, tools: &[String]) {
     let begun = Instant::now();
     let written = engine.checkpoint();
     let bytes: usize = written.puts.iter().map(|(_, value)| value.len()).sum();
     let spent = begun.elapsed().as_secs_f64() * 1e3;
-    println!("{:<60} {spent:7.2} ms, {bytes} bytes", "the first checkpoint of them");
+    println!("{:<60} {spent:7.2} ms, {bytes} bytes", "the first checkpoint of them, at once");
+    let at = 240_000_000_000;
+    (0..WORKERS).for_each(|worker| measure_each(engine, worker, tools, at));
+    let (mut parts, mut longest) = (0, 0.0_f64);
+    loop {
+        let begun = Instant::now();
+        let is_prepared = engine.prepare_checkpoint(SLICE_BYTES);
+        longest = longest.max(begun.elapsed().as_secs_f64() * 1e3);
+        parts += 1;
+        if is_prepared {
+            break;
+        }
+        measure_each(engine, parts % WORKERS, tools, at);
+    }
+    let begun = Instant::now();
+    let written = engine.checkpoint();
+    let end = begun.elapsed().as_secs_f64() * 1e3;
+    let rows = written.puts.len();
+    let name = "all of them again, in parts, 100 events between two";
+    println!("{name:<60} {longest:7.2} ms the longest of {parts}, {end:.2} ms the end, {rows} rows");
 }
 
 fn main() {

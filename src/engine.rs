@@ -53,6 +53,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::glob::Glob;
 use crate::control::policy::Policy;
 use crate::drops::DropReason;
+use crate::engine::checkpoint::Preparation;
 use crate::engine::constants::ConstantIds;
 use crate::engine::measuring::Metrics;
 use crate::engine::metadata::Reader;
@@ -67,7 +68,6 @@ use crate::engine::report::{
 use crate::engine::roots::RootCache;
 use crate::engine::state::{Presence, Shared, WorkerState};
 use crate::event::Event;
-use crate::store::RowKey;
 use crate::time::{Monotonic, Now, UnixNanos};
 use crate::worker::{Identity, WorkerKey};
 
@@ -225,12 +225,12 @@ pub struct Engine {
     alarms: BTreeSet<(Monotonic, u64)>,
     /// Of workers that are forgotten, and of what belongs to none: some messages, all points.
     departed: EventLedger,
-    /// A checkpoint was written since the engine was made.
+    /// A checkpoint was written since the engine was made, or is being prepared.
     is_written: bool,
-    /// Workers to which something happened since the last checkpoint, once there is one.
+    /// Workers to which something happened since they were written, once there is a checkpoint.
     touched: BTreeSet<u64>,
-    /// Written rows of workers that are forgotten.
-    gone: Vec<RowKey>,
+    /// Of the next checkpoint.
+    preparation: Preparation,
 }
 
 /// Points that are made in one turn: a fraction of a millisecond's work.
@@ -270,7 +270,7 @@ impl Engine {
             departed: EventLedger::default(),
             is_written: false,
             touched: BTreeSet::new(),
-            gone: Vec::new(),
+            preparation: Preparation::default(),
             settings,
         }
     }
@@ -449,7 +449,9 @@ impl Engine {
 
     fn forget(&mut self, number: u64) {
         if let Some(mut state) = self.workers.remove(&number) {
-            self.gone.extend(state.written_rows(number));
+            if !self.preparation.is_ahead(number) {
+                state.delete_written(number, self.preparation.draft());
+            }
             self.touched.remove(&number);
             let occupancy = state.occupancy();
             self.occupancy.open_spans -= occupancy.open_spans;

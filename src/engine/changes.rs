@@ -1,10 +1,11 @@
-//! Which rows of a table differ from what the last checkpoint wrote.
+//! Which rows of a table differ from what was written of them.
 //!
 //! Keys ascend as rows come, so what is new needs no list: it is everything from `written_until` on. Only rows that were
-//! written are listed when they change or go, so neither list is ever longer than what is on disk. A table that was never
+//! written are listed when they change or go, so neither list is ever longer than what was written. A table that was never
 //! written notes nothing.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// What became of the written rows of one table.
 #[derive(Debug, Default)]
@@ -36,18 +37,33 @@ impl Changes {
         self.written_until
     }
 
-    /// Written rows that changed.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = u64> {
-        self.changed.iter().copied()
+    /// Written rows of the range that changed. All are before what is new of it.
+    pub(crate) fn changed(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
+        self.changed.range(range).copied()
     }
 
-    /// Written rows that are gone.
-    pub(crate) fn removed(&self) -> &[u64] {
-        &self.removed
+    /// The part of the range that was never written.
+    pub(crate) fn new_of(&self, range: Range<u64>) -> Range<u64> {
+        let start = range.start.max(self.written_until);
+        start..range.end.max(start)
     }
 
-    /// Everything before `next` is written now.
-    pub(crate) fn written(&mut self, next: u64) {
-        *self = Self { written_until: next, ..Self::default() };
+    /// Written rows that are gone, since this was asked last.
+    pub(crate) fn take_removed(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// Everything in the range is written now.
+    pub(crate) fn written(&mut self, range: Range<u64>) {
+        debug_assert!(range.start <= self.written_until, "what is new is written in order");
+        while let Some(key) = self.changed.range(range.clone()).next().copied() {
+            self.changed.remove(&key);
+        }
+        self.written_until = self.written_until.max(range.end);
+    }
+
+    /// Nothing is written any more.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
     }
 }

@@ -2,6 +2,7 @@
 //! late, and to keep derived ids apart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
@@ -167,7 +168,7 @@ impl TokenTable {
     }
 
     /// Tokens that are to be forgotten, first to last, with the time, and whether they are spent until then.
-    pub(crate) fn expiry(&self) -> impl Iterator<Item = (Monotonic, u64, bool)> {
+    pub(crate) fn expiry(&self) -> impl ExactSizeIterator<Item = (Monotonic, u64, bool)> {
         self.expiry.iter().map(|(until, token)| {
             (*until, *token, self.holder(*token) == Some(TokenHolder::Spent { until: *until }))
         })
@@ -411,10 +412,10 @@ impl ClosedSpans {
         self.spans.iter().map(|(number, span)| (*number, span))
     }
 
-    /// Those that were never written, and those that changed since.
-    pub(crate) fn unwritten(&self) -> impl Iterator<Item = (u64, &ClosedSpan)> {
-        let changed = self.changes.changed().filter_map(|number| Some((number, self.get(number)?)));
-        let new = self.spans.range(self.changes.written_until()..);
+    /// Those of the range that were never written, and those that changed since; ascending.
+    pub(crate) fn unwritten(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &ClosedSpan)> {
+        let changed = self.changes.changed(range.clone()).filter_map(|seq| Some((seq, self.get(seq)?)));
+        let new = self.spans.range(self.changes.new_of(range));
         changed.chain(new.map(|(number, span)| (*number, span)))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -171,10 +172,10 @@ impl OpenSpans {
         &mut self.changes
     }
 
-    /// Those that were never written, and those that changed since.
-    pub(crate) fn unwritten(&self) -> impl Iterator<Item = (u64, &OpenSpan)> {
-        let changed = self.changes.changed().filter_map(|seq| Some((seq, self.get(seq)?)));
-        let new = self.spans.range(self.changes.written_until()..);
+    /// Those of the range that were never written, and those that changed since; ascending.
+    pub(crate) fn unwritten(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &OpenSpan)> {
+        let changed = self.changes.changed(range.clone()).filter_map(|seq| Some((seq, self.get(seq)?)));
+        let new = self.spans.range(self.changes.new_of(range));
         changed.chain(new.map(|(seq, span)| (*seq, &**span)))
     }
 

@@ -139,8 +139,8 @@ pub struct ShardCheckpoint {
     pub head: Vec<u8>,
     /// Forget every row of the shard first.
     pub replaces_all: bool,
-    /// Rows that are new or changed.
+    /// Rows that are new or changed. Where one is there twice, the last holds.
     pub puts: Vec<(RowKey, Vec<u8>)>,
-    /// Rows that are gone.
+    /// Rows that are gone, of the puts too.
     pub deletes: Vec<RowKey>,
 }

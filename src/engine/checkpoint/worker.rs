@@ -1,18 +1,30 @@
 //! The rows of one worker: its own, and those of its spans that differ from what was written.
 
+use crate::engine::checkpoint::ROW_BYTES;
+use crate::engine::checkpoint::draft::Draft;
 use crate::engine::intervals::IntervalKey;
 use crate::engine::memory::TokenHolder;
-use crate::engine::rows::{self, FixedRow, Leaving, Row, SpanRow, WorkerRow};
+use crate::engine::rows::{FixedRow, Leaving, Row, SpanRow, WorkerRow};
 use crate::engine::state::WorkerState;
-use crate::store::RowKey;
 use crate::time::Monotonic;
 
+/// What a worker's own row takes for each thing that it remembers of what is over.
+const ENTRY_BYTES: usize = 32;
+
+/// How far the spans of a worker are written, by their sequence numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Visit {
+    open: u64,
+    closed: u64,
+    until: u64,
+}
+
 impl WorkerState {
-    /// The next checkpoint is to hold everything of this worker.
-    pub(super) fn write_all(&mut self) {
+    /// Nothing of this worker is written any more.
+    pub(super) fn forget_written(&mut self) {
         self.is_written = false;
-        self.open.changes().written(0);
-        self.closed.changes().written(0);
+        self.open.changes().forget();
+        self.closed.changes().forget();
     }
 
     /// Notes that spans have lost a pairing token to another: their rows say which they have.
@@ -26,46 +38,81 @@ impl WorkerState {
         }
     }
 
-    /// The keys of every row that was written of this worker and is not deleted yet.
-    pub(crate) fn written_rows(&mut self, number: u64) -> Vec<RowKey> {
-        if !self.is_written {
-            return Vec::new();
+    /// Deletes every row that was written of this worker and is not deleted yet.
+    pub(crate) fn delete_written(&mut self, number: u64, draft: &mut Draft) {
+        if self.is_written {
+            draft.delete(Row::Worker(number).key());
         }
-        let mut keys = vec![Row::Worker(number).key()];
         let until = self.open.changes().written_until();
         let open = self.open.iter().map(|(seq, _)| seq).take_while(|seq| *seq < until);
-        keys.extend(open.map(|seq| Row::Open(number, seq).key()));
+        open.for_each(|seq| draft.delete(Row::Open(number, seq).key()));
         let until = self.closed.changes().written_until();
         let closed = self.closed.iter().map(|(seq, _)| seq).take_while(|seq| *seq < until);
-        keys.extend(closed.map(|seq| Row::Closed(number, seq).key()));
-        self.removed_rows(number, &mut keys);
-        keys
+        closed.for_each(|seq| draft.delete(Row::Closed(number, seq).key()));
+        self.delete_removed(number, draft);
     }
 
-    fn removed_rows(&mut self, number: u64, keys: &mut Vec<RowKey>) {
-        keys.extend(self.open.changes().removed().iter().map(|seq| Row::Open(number, *seq).key()));
-        keys.extend(self.closed.changes().removed().iter().map(|seq| Row::Closed(number, *seq).key()));
+    fn delete_removed(&mut self, number: u64, draft: &mut Draft) {
+        let open = self.open.changes().take_removed().into_iter().map(|seq| Row::Open(number, seq));
+        let closed = self.closed.changes().take_removed().into_iter().map(|seq| Row::Closed(number, seq));
+        open.chain(closed).for_each(|row| draft.delete(row.key()));
     }
 
-    pub(super) fn write(
-        &mut self,
-        number: u64,
-        alarm: Option<Monotonic>,
-        puts: &mut Vec<(RowKey, Vec<u8>)>,
-        deletes: &mut Vec<RowKey>,
-    ) {
-        puts.push((Row::Worker(number).key(), rows::encode(&self.row(alarm))));
-        for (seq, span) in self.open.unwritten() {
+    /// What its own row takes, roughly.
+    pub(super) fn row_bytes(&self) -> usize {
+        let entries = self.leaving.len() + self.fingerprints.expiry().len() + self.tokens.expiry().len();
+        self.waiting.bytes() + self.held.bytes() + self.pending_events.bytes() + entries * ENTRY_BYTES
+    }
+
+    /// What the rows of its spans will take that are to be written, roughly, or more than `most`.
+    pub(super) fn unwritten_bytes(&self, most: usize) -> usize {
+        let each = (self.open.bytes() / self.open.len().max(1)).max(ROW_BYTES);
+        let open = self.open.unwritten(0..self.next_seq).take(most / each + 1).count() * each;
+        let closed = self.closed.unwritten(0..self.next_seq).take(most / ROW_BYTES + 1).count() * ROW_BYTES;
+        open + closed
+    }
+
+    /// A visit that writes all spans there are, and none that comes meanwhile.
+    pub(super) fn visit(&self) -> Visit {
+        Visit { open: 0, closed: 0, until: self.next_seq }
+    }
+
+    /// Goes on with a visit until the draft is full. Whether it is over.
+    pub(super) fn write_spans(&mut self, number: u64, visit: &mut Visit, draft: &mut Draft) -> bool {
+        let (open, closed) = (visit.open, visit.closed);
+        let mut is_over = true;
+        for (seq, span) in self.open.unwritten(open..visit.until) {
+            if draft.is_full() {
+                is_over = false;
+                break;
+            }
             let row: SpanRow<'_, _> = (self.tokens.owned(span.tokens, TokenHolder::Open(seq)), span);
-            puts.push((Row::Open(number, seq).key(), rows::encode(&row)));
+            draft.put(Row::Open(number, seq).key(), &row);
+            visit.open = seq + 1;
         }
-        for (seq, span) in self.closed.unwritten() {
-            let row: SpanRow<'_, _> = (self.tokens.owned(span.tokens, TokenHolder::Closed(seq)), span);
-            puts.push((Row::Closed(number, seq).key(), rows::encode(&row)));
+        if is_over {
+            visit.open = visit.until;
+            for (seq, span) in self.closed.unwritten(closed..visit.until) {
+                if draft.is_full() {
+                    is_over = false;
+                    break;
+                }
+                let row: SpanRow<'_, _> = (self.tokens.owned(span.tokens, TokenHolder::Closed(seq)), span);
+                draft.put(Row::Closed(number, seq).key(), &row);
+                visit.closed = seq + 1;
+            }
         }
-        self.removed_rows(number, deletes);
-        self.open.changes().written(self.next_seq);
-        self.closed.changes().written(self.next_seq);
+        if is_over {
+            visit.closed = visit.until;
+        }
+        self.open.changes().written(open..visit.open);
+        self.closed.changes().written(closed..visit.closed);
+        self.delete_removed(number, draft);
+        is_over
+    }
+
+    pub(super) fn write_row(&mut self, number: u64, alarm: Option<Monotonic>, draft: &mut Draft) {
+        draft.put(Row::Worker(number).key(), &self.row(alarm));
         self.is_touched = false;
         self.is_written = true;
     }

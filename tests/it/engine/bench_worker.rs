@@ -138,10 +138,10 @@ impl Disk {
         if checkpoint.replaces_all {
             self.rows.clear();
         }
-        for key in checkpoint.deletes {
-            assert!(self.rows.remove(&key).is_some(), "only what was written is deleted: {key:?}");
-        }
         self.rows.extend(checkpoint.puts);
+        for key in checkpoint.deletes {
+            assert!(self.rows.remove(&key).is_some(), "only what was written is deleted, and once: {key:?}");
+        }
         self.head = checkpoint.head;
     }
 

@@ -8,6 +8,7 @@ use snakepit_otel_bridge::control::policy::Policy;
 use snakepit_otel_bridge::drops::DropReason;
 use snakepit_otel_bridge::engine::span::Status;
 use snakepit_otel_bridge::engine::{Engine, Input, Output, RESTORED_GRACE, Settings, StreamId};
+use snakepit_otel_bridge::store::ShardCheckpoint;
 use snakepit_otel_bridge::worker::{Identity, WorkerKey};
 
 use super::bench_worker::{Bench, EPOCH, MS, SECOND, STREAM, US, event, key, start, stop, text, times};
@@ -374,6 +375,53 @@ fn what_came_and_went_in_between_is_never_written() {
     let written = bench.engine.checkpoint();
     assert_eq!((written.puts.len(), written.deletes.len()), (1, 0));
     assert!(written.puts[0].1.len() < 1_000, "{} bytes", written.puts[0].1.len());
+}
+
+/// Prepares until little is left, with a note for each of the open spans `c0`, `c1`... after each part, which changes all of
+/// them. How many parts, and the checkpoint.
+fn prepared_while_all_change(bench: &mut Bench, spans: usize, bytes: usize) -> (usize, ShardCheckpoint) {
+    let mut parts = 1;
+    while !bench.engine.prepare_checkpoint(bytes) {
+        let at = i64::try_from(bench.now().mono.0).expect("a test is short");
+        for number in 0..spans {
+            bench.send(&event("note", at).corr(&format!("c{number}")));
+        }
+        bench.pass(Duration::from_secs(1));
+        parts += 1;
+    }
+    (parts, bench.engine.checkpoint())
+}
+
+#[test]
+fn what_changes_as_fast_as_it_is_written_does_not_put_a_checkpoint_off() {
+    let mut bench = Bench::new();
+    let mut disk = bench.checkpoint();
+    for number in 0..20 {
+        bench.send(&start("a", 0).corr(&format!("c{number}")));
+    }
+    let (parts, written) = prepared_while_all_change(&mut bench, 20, 1);
+    assert_eq!(parts, 3 * 20, "of a row each");
+    disk.apply(written);
+    bench.restart_from(&disk);
+    bench.handle(Input::Shutdown);
+    let events = bench.spans.iter().map(|span| span.events.len()).collect::<Vec<_>>();
+    assert_eq!(events, [parts - 1; 20]);
+}
+
+#[test]
+fn what_is_large_is_not_prepared_again_and_again() {
+    let mut bench = Bench::new();
+    bench.checkpoint();
+    let text = "x".repeat(16 << 10);
+    for number in 0..70 {
+        let large = (0..64).fold(start("a", 0).corr(&format!("c{number}")), |sent, key| {
+            sent.meta(&format!("k{key}"), &text)
+        });
+        bench.send(&large);
+    }
+    let (parts, written) = prepared_while_all_change(&mut bench, 70, 256 << 10);
+    let spans = written.puts.iter().filter(|(_, value)| value.len() > 1 << 20).count();
+    assert_eq!((parts, spans), (70, 70 + 69), "once before the checkpoint, and all but the last with it");
 }
 
 // Another number of shards.

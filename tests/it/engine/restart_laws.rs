@@ -9,10 +9,14 @@ use snakepit_otel_bridge::engine::{Damage, Engine, Input, Settings};
 use super::bench_worker::Disk;
 use super::laws::{Rules, Step, World, config, signals, step};
 
-/// Whether a checkpoint is made after a step, and whether an engine is made of it that goes on.
+/// Whether a checkpoint is prepared or made after a step, and whether an engine is made of it that goes on.
 #[derive(Debug, Clone, Copy)]
 enum Mark {
     None,
+    /// So many bytes of it are written before its time.
+    Prepare(usize),
+    /// It is to be whole.
+    Whole,
     Checkpoint,
     Restore,
     /// The same, and no stream has outlived it.
@@ -20,7 +24,14 @@ enum Mark {
 }
 
 fn marked() -> impl Strategy<Value = (Step, Mark)> {
-    let mark = prop_oneof![8 => Just(Mark::None), 2 => Just(Mark::Checkpoint), 1 => Just(Mark::Restore), 1 => Just(Mark::Recover)];
+    let mark = prop_oneof![
+        8 => Just(Mark::None),
+        5 => (1..4_000_usize).prop_map(Mark::Prepare),
+        1 => Just(Mark::Whole),
+        2 => Just(Mark::Checkpoint),
+        1 => Just(Mark::Restore),
+        1 => Just(Mark::Recover)
+    ];
     (step(), mark)
 }
 
@@ -50,7 +61,7 @@ proptest! {
     #![proptest_config(config())]
 
     /// An engine that was made of checkpoints says the same to the same inputs as the one that wrote them, ids, order and
-    /// sums included; and what it would write is what was written.
+    /// sums included; and what it would write is what was written, however much of it was written before its time.
     #[test]
     fn a_restored_engine_goes_on_as_if_nothing_had_been(
         settings in settings(),
@@ -67,8 +78,17 @@ proptest! {
             first.take(step);
             second.take(step);
             prop_assert_eq!(first.outputs.len(), second.outputs.len(), "after {:?}", step);
-            if matches!(mark, Mark::None) {
-                continue;
+            match mark {
+                Mark::None => continue,
+                Mark::Prepare(bytes) => {
+                    first.engine.prepare_checkpoint(*bytes);
+                    continue;
+                }
+                Mark::Whole => {
+                    first.engine.next_is_whole();
+                    continue;
+                }
+                Mark::Checkpoint | Mark::Restore | Mark::Recover => {}
             }
             disk.apply(first.engine.checkpoint());
             let (mut restored, damage) = disk.restored(&shared);
@@ -78,7 +98,7 @@ proptest! {
             again.apply(restored.checkpoint_all());
             prop_assert_eq!(&again, &disk);
             match mark {
-                Mark::None | Mark::Checkpoint => {}
+                Mark::None | Mark::Prepare(_) | Mark::Whole | Mark::Checkpoint => {}
                 Mark::Restore => second.engine = restored,
                 Mark::Recover => {
                     second.engine = restored;

@@ -132,7 +132,7 @@ impl Aggregation {
             debug_assert!(instance.streams.is_empty(), "an instance goes last");
             self.by_key.remove(&instance.key);
             self.in_order.remove(&instance.number);
-            self.written.removed_instance(&instance);
+            self.written.removed_instance(slot, &instance);
         }
     }
 

@@ -287,7 +287,7 @@ impl Aggregation {
         if let Some(instance) = self.instances.get_mut(stream.instance) {
             instance.streams.retain(|own| *own != slot);
         }
-        self.written.removed_stream(&stream);
+        self.written.removed_stream(slot, &stream);
     }
 
     fn known_series(&self, stream: Slot, keys: &PointKeys<'_>) -> Option<Slot> {
@@ -383,7 +383,7 @@ impl Aggregation {
                 instance.series -= 1;
             }
         }
-        self.written.removed_series(&series);
+        self.written.removed_series(slot, &series);
         Some(series)
     }
 }

@@ -104,7 +104,19 @@ impl<T> Slab<T> {
         self.pieces.get_mut((slot / PIECE) as usize)?.as_mut()?.things[(slot % PIECE) as usize].as_mut()
     }
 
+    /// The first place from `slot` on that is taken.
+    pub(super) fn next_from(&self, slot: Slot) -> Option<Slot> {
+        let (first, at) = (slot / PIECE, slot % PIECE);
+        let mut pieces = (first..).zip(self.pieces.get(first as usize..)?);
+        pieces.find_map(|(number, piece)| {
+            let before = if number == first { at } else { 0 };
+            let taken = piece.as_ref()?.taken >> before << before;
+            (taken != 0).then(|| number * PIECE + taken.trailing_zeros())
+        })
+    }
+
     /// In the order of their places.
+    #[cfg(test)]
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut T)> {
         (0..).zip(&mut self.pieces).filter_map(|(number, piece)| Some((number, piece.as_mut()?))).flat_map(
             |(number, piece)| {
@@ -136,6 +148,7 @@ mod tests {
         assert_eq!(slab.insert(1017), 17);
         (0..1000).filter(|slot| *slot != 500).for_each(|slot| assert!(slab.remove(slot).is_some()));
         assert_eq!(slab.iter_mut().map(|(slot, thing)| (slot, *thing)).collect::<Vec<_>>(), [(500, 500)]);
+        assert_eq!([0, 500, 501, 1000].map(|from| slab.next_from(from)), [Some(500), Some(500), None, None]);
         assert!(slab.size_bytes() < 64 * size_of::<Option<i32>>() + 1024, "{}", slab.size_bytes());
         assert_eq!((slab.remove(500), slab.len(), slab.pieces.len()), (Some(500), 0, 0));
         assert!(slab.roomy.is_empty());

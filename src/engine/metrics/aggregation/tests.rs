@@ -11,6 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::*;
+use crate::engine::checkpoint::draft::Draft;
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
 use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
 use crate::engine::metrics::point::{Metric, Points};
@@ -49,6 +50,13 @@ fn key(worker: &str) -> InstanceKey {
 
 fn described(pool: &str) -> Described {
     Described { pool: Some(pool.into()), host: None, same_host: true }
+}
+
+/// One that has room for everything.
+fn draft() -> Draft {
+    let mut draft = Draft::default();
+    draft.make_room(None);
+    draft
 }
 
 /// Aggregation and what a test needs beside it.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::engine::checkpoint::draft::Draft;
 use crate::engine::metrics::aggregation::Aggregation;
 use crate::engine::metrics::aggregation::instances::Instance;
 use crate::engine::metrics::aggregation::rows::{
@@ -11,48 +12,82 @@ use crate::engine::metrics::aggregation::rows::{
 use crate::engine::metrics::aggregation::series::{OVERFLOW, Series, Stream};
 use crate::engine::metrics::aggregation::slab::Slot;
 use crate::engine::metrics::settings::Temporality;
-use crate::engine::rows;
-use crate::store::RowKey;
 
-/// What changed since the last checkpoint. Nothing is noted before the first: that has everything.
+/// Places with what differs from what was written.
 #[derive(Debug, Default)]
-pub(super) struct Written {
-    is_noting: bool,
+struct Slots {
     instances: Vec<Slot>,
     streams: Vec<Slot>,
     series: Vec<Slot>,
+}
+
+/// Where something is, in the order in which everything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Instance(Slot),
+    Stream(Slot),
+    Series(Slot),
+}
+
+/// What differs from what was written. Nothing is noted before the first checkpoint: that has everything.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    is_noting: bool,
+    changed: Slots,
+    /// What had changed when the pass began that is under way, and has not been written since.
+    in_pass: Slots,
+    /// Everything is to be written, and from here on was not: what is said to be written is what checkpoints before had.
+    all_from: Option<Place>,
     removed: Vec<MetricRow>,
+}
+
+impl Slots {
+    fn len(&self) -> usize {
+        self.instances.len() + self.streams.len() + self.series.len()
+    }
+
+    fn pop(&mut self) -> Option<Place> {
+        let instance = self.instances.pop().map(Place::Instance);
+        let stream = || self.streams.pop().map(Place::Stream);
+        instance.or_else(stream).or_else(|| self.series.pop().map(Place::Series))
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.instances.append(&mut other.instances);
+        self.streams.append(&mut other.streams);
+        self.series.append(&mut other.series);
+    }
 }
 
 impl Written {
     pub(super) fn touch_series(&mut self, slot: Slot, series: &mut Series) {
         if self.is_noting && !series.is_dirty {
             series.is_dirty = true;
-            self.series.push(slot);
+            self.changed.series.push(slot);
         }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let Self { is_noting, instances, streams, series, removed } = self;
-        !is_noting && instances.is_empty() && streams.is_empty() && series.is_empty() && removed.is_empty()
+        let Self { is_noting, changed, in_pass, all_from, removed } = self;
+        !is_noting && changed.len() + in_pass.len() + removed.len() == 0 && all_from.is_none()
     }
 
-    pub(super) fn removed_series(&mut self, series: &Series) {
-        if series.is_written {
-            self.removed.push(MetricRow::Series(series.number));
-        }
+    pub(super) fn removed_series(&mut self, slot: Slot, series: &Series) {
+        self.removed(series.is_written, Place::Series(slot), MetricRow::Series(series.number));
     }
 
-    pub(super) fn removed_stream(&mut self, stream: &Stream) {
-        if stream.is_written {
-            self.removed.push(MetricRow::Stream(stream.number));
-        }
+    pub(super) fn removed_stream(&mut self, slot: Slot, stream: &Stream) {
+        self.removed(stream.is_written, Place::Stream(slot), MetricRow::Stream(stream.number));
     }
 
-    pub(super) fn removed_instance(&mut self, instance: &Instance) {
-        if instance.is_written {
-            self.removed.push(MetricRow::Instance(instance.number));
+    pub(super) fn removed_instance(&mut self, slot: Slot, instance: &Instance) {
+        self.removed(instance.is_written, Place::Instance(slot), MetricRow::Instance(instance.number));
+    }
+
+    fn removed(&mut self, is_written: bool, place: Place, row: MetricRow) {
+        if is_written && self.all_from.is_none_or(|from| place < from) {
+            self.removed.push(row);
         }
     }
 }
@@ -64,7 +99,7 @@ impl Aggregation {
             && !instance.is_dirty
         {
             instance.is_dirty = true;
-            self.written.instances.push(slot);
+            self.written.changed.instances.push(slot);
         }
     }
 
@@ -74,27 +109,60 @@ impl Aggregation {
             && !stream.is_dirty
         {
             stream.is_dirty = true;
-            self.written.streams.push(slot);
+            self.written.changed.streams.push(slot);
         }
     }
 
-    /// Adds what changed since this was called last, or everything: then the rows of before are to go.
-    pub(crate) fn write(
-        &mut self,
-        all: bool,
-        puts: &mut Vec<(RowKey, Vec<u8>)>,
-        deletes: &mut Vec<RowKey>,
-    ) -> AggregationHead {
-        let changed = std::mem::take(&mut self.written);
-        if all || !changed.is_noting {
-            self.write_all(puts);
-        } else {
-            deletes.extend(changed.removed.into_iter().map(MetricRow::key));
-            changed.instances.into_iter().for_each(|slot| self.write_instance(slot, false, puts));
-            changed.streams.into_iter().for_each(|slot| self.write_stream(slot, false, puts));
-            changed.series.into_iter().for_each(|slot| self.write_series(slot, false, puts));
+    /// Everything is to be written: then the rows of before are to go.
+    pub(crate) fn write_all(&mut self) {
+        self.written = Written { is_noting: true, all_from: Some(Place::Instance(0)), ..Written::default() };
+    }
+
+    /// What has changed so far is in this pass, and what changes from now on is left to the next.
+    pub(crate) fn begin_pass(&mut self) {
+        let changed = std::mem::take(&mut self.written.changed);
+        self.written.in_pass.append(changed);
+    }
+
+    /// Goes on with the pass until the draft is full. Whether it is over.
+    pub(crate) fn go_on_with_pass(&mut self, draft: &mut Draft) -> bool {
+        while let Some(from) = self.written.all_from {
+            if draft.is_full() {
+                return false;
+            }
+            self.written.all_from = self.write_first(from, draft);
         }
-        self.written.is_noting = true;
+        while self.written.in_pass.len() > 0 {
+            if draft.is_full() {
+                return false;
+            }
+            match self.written.in_pass.pop() {
+                Some(Place::Instance(slot)) => self.write_instance(slot, false, draft),
+                Some(Place::Stream(slot)) => self.write_stream(slot, false, draft),
+                Some(Place::Series(slot)) => self.write_series(slot, false, draft),
+                None => {}
+            }
+        }
+        self.written.in_pass = Slots::default();
+        true
+    }
+
+    /// Rows that are to be written, and some that need not be any more.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.written.changed.len() + self.written.in_pass.len()
+    }
+
+    /// Adds what changed since it was written last; everything, where this is the first time.
+    pub(crate) fn write(&mut self, draft: &mut Draft) -> AggregationHead {
+        if !self.written.is_noting {
+            self.write_all();
+        }
+        self.begin_pass();
+        let is_over = self.go_on_with_pass(draft);
+        debug_assert!(is_over, "the draft has room for all of it");
+        for row in std::mem::take(&mut self.written.removed) {
+            draft.delete(row.key());
+        }
         AggregationHead {
             next_number: self.next_number,
             last: self.last,
@@ -105,17 +173,33 @@ impl Aggregation {
         }
     }
 
-    fn write_all(&mut self, puts: &mut Vec<(RowKey, Vec<u8>)>) {
-        let instances: Vec<Slot> = self.instances.iter_mut().map(|(slot, _)| slot).collect();
-        instances.into_iter().for_each(|slot| self.write_instance(slot, true, puts));
-        let streams: Vec<Slot> = self.streams.iter_mut().map(|(slot, _)| slot).collect();
-        streams.into_iter().for_each(|slot| self.write_stream(slot, true, puts));
-        let series: Vec<Slot> = self.series.iter_mut().map(|(slot, _)| slot).collect();
-        series.into_iter().for_each(|slot| self.write_series(slot, true, puts));
+    /// Writes the first thing from a place on, if there is one of its kind. Where it goes on comes back.
+    fn write_first(&mut self, from: Place, draft: &mut Draft) -> Option<Place> {
+        match from {
+            Place::Instance(slot) => Some(match self.instances.next_from(slot) {
+                Some(slot) => {
+                    self.write_instance(slot, true, draft);
+                    Place::Instance(slot + 1)
+                }
+                None => Place::Stream(0),
+            }),
+            Place::Stream(slot) => Some(match self.streams.next_from(slot) {
+                Some(slot) => {
+                    self.write_stream(slot, true, draft);
+                    Place::Stream(slot + 1)
+                }
+                None => Place::Series(0),
+            }),
+            Place::Series(slot) => {
+                let slot = self.series.next_from(slot)?;
+                self.write_series(slot, true, draft);
+                Some(Place::Series(slot + 1))
+            }
+        }
     }
 
     /// Places are listed with what was in them, which may be gone, and written since.
-    fn write_instance(&mut self, slot: Slot, all: bool, puts: &mut Vec<(RowKey, Vec<u8>)>) {
+    fn write_instance(&mut self, slot: Slot, all: bool, draft: &mut Draft) {
         let Some(instance) = self.instances.get_mut(slot).filter(|instance| all || instance.is_dirty) else {
             return;
         };
@@ -126,10 +210,10 @@ impl Aggregation {
             source: Arc::clone(&instance.source),
             is_leaving: instance.is_leaving,
         };
-        puts.push((MetricRow::Instance(instance.number).key(), rows::encode(&row)));
+        draft.put(MetricRow::Instance(instance.number).key(), &row);
     }
 
-    fn write_stream(&mut self, slot: Slot, all: bool, puts: &mut Vec<(RowKey, Vec<u8>)>) {
+    fn write_stream(&mut self, slot: Slot, all: bool, draft: &mut Draft) {
         let Some(stream) = self.streams.get_mut(slot).filter(|stream| all || stream.is_dirty) else { return };
         (stream.is_dirty, stream.is_written) = (false, true);
         let instance = self.instances.get(stream.instance).expect("a stream has an instance");
@@ -140,10 +224,10 @@ impl Aggregation {
             is_questioned: stream.is_questioned,
             is_retired: stream.is_retired,
         };
-        puts.push((MetricRow::Stream(stream.number).key(), rows::encode(&row)));
+        draft.put(MetricRow::Stream(stream.number).key(), &row);
     }
 
-    fn write_series(&mut self, slot: Slot, all: bool, puts: &mut Vec<(RowKey, Vec<u8>)>) {
+    fn write_series(&mut self, slot: Slot, all: bool, draft: &mut Draft) {
         let Some(series) = self.series.get_mut(slot).filter(|series| all || series.is_dirty) else { return };
         (series.is_dirty, series.is_written) = (false, true);
         let stream = self.streams.get(series.stream).expect("a series has a stream");
@@ -159,6 +243,6 @@ impl Aggregation {
             exemplars: Cow::Borrowed(&series.exemplars),
             value: Cow::Borrowed(&series.value),
         };
-        puts.push((MetricRow::Series(series.number).key(), rows::encode(&row)));
+        draft.put(MetricRow::Series(series.number).key(), &row);
     }
 }

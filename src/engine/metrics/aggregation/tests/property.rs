@@ -43,7 +43,12 @@ enum Op {
     Detach {
         worker: usize,
     },
-    /// What changed is written.
+    /// So many bytes of what is to be written are written before their time; or everything is to be written.
+    Prepare {
+        bytes: usize,
+        all: bool,
+    },
+    /// What changed is written, or the rest of it.
     Checkpoint {
         all: bool,
     },
@@ -67,6 +72,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..20_000_i64).prop_map(|ms| Op::SetBack { ms }),
         1 => (700_000..90_000_000_i64).prop_map(|ms| Op::WrongClock { ms }),
         3 => (0..5_usize).prop_map(|worker| Op::Detach { worker }),
+        9 => (1..6000_usize, 0..10_u8).prop_map(|(bytes, all)| Op::Prepare { bytes, all: all == 0 }),
         3 => any::<bool>().prop_map(|all| Op::Checkpoint { all }),
         2 => Just(Op::Restore),
         2 => Just(Op::ChangeRules),
@@ -119,6 +125,10 @@ struct Run {
     attached: [Option<InstanceId>; 5],
     offers: Vec<(InstanceId, SeriesId, Offered, Number, i64)>,
     rows: BTreeMap<RowKey, Vec<u8>>,
+    /// Of the checkpoint that is being prepared.
+    draft: Draft,
+    is_whole: bool,
+    is_in_pass: bool,
     instruments: [Arc<Instrument>; 14],
     mono_ms: u64,
     wall_ms: i64,
@@ -138,6 +148,9 @@ impl Run {
             attached: [None; 5],
             offers: Vec::new(),
             rows: BTreeMap::new(),
+            draft: Draft::default(),
+            is_whole: false,
+            is_in_pass: false,
             instruments: instruments(),
             mono_ms: 0,
             wall_ms: 0,
@@ -206,6 +219,7 @@ impl Run {
                     self.model.detach(WORKERS[worker].0);
                 }
             }
+            Op::Prepare { bytes, all } => self.prepare(bytes, all),
             Op::Checkpoint { all } => drop(self.checkpoint(all)),
             Op::Restore => self.restore(),
             Op::ChangeRules => self.change_rules(),
@@ -286,18 +300,38 @@ impl Run {
         self.said.extend(said);
     }
 
-    fn checkpoint(&mut self, all: bool) -> AggregationHead {
-        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+    fn prepare(&mut self, bytes: usize, all: bool) {
+        if all || (self.rows.is_empty() && !self.is_whole) {
+            self.write_all();
+        }
         let own = &mut self.all[0].0;
-        let is_first = self.rows.is_empty();
-        let head = own.write(all || is_first, &mut puts, &mut deletes);
-        if all || is_first {
+        self.draft.make_room(Some(bytes));
+        if !self.is_in_pass {
+            own.begin_pass();
+        }
+        self.is_in_pass = !own.go_on_with_pass(&mut self.draft);
+    }
+
+    fn write_all(&mut self) {
+        self.all[0].0.write_all();
+        (self.draft, self.is_whole) = (draft(), true);
+    }
+
+    fn checkpoint(&mut self, all: bool) -> AggregationHead {
+        if all || (self.rows.is_empty() && !self.is_whole) {
+            self.write_all();
+        }
+        self.draft.make_room(None);
+        let head = self.all[0].0.write(&mut self.draft);
+        let (puts, deletes) = std::mem::take(&mut self.draft).into_rows();
+        if std::mem::take(&mut self.is_whole) {
             self.rows.clear();
         }
-        deletes.iter().for_each(|key| {
-            self.rows.remove(key);
-        });
+        self.is_in_pass = false;
         self.rows.extend(puts);
+        for key in deletes {
+            assert!(self.rows.remove(&key).is_some(), "only what was written is deleted, and once: {key:?}");
+        }
         head
     }
 
@@ -316,6 +350,7 @@ impl Run {
         self.all.truncate(1);
         self.all.insert(0, (restored, next_source));
         self.rows.clear();
+        (self.draft, self.is_whole, self.is_in_pass) = (Draft::default(), false, false);
     }
 
     fn change_rules(&mut self) {

@@ -10,8 +10,12 @@ type Rows = Vec<(RowKey, Vec<u8>)>;
 
 /// Everything that is to be written, and how many rows that does not need any more.
 fn written(bench: &mut Bench, all: bool) -> (Rows, usize, AggregationHead) {
-    let (mut puts, mut deletes) = (Vec::new(), Vec::new());
-    let head = bench.own.write(all, &mut puts, &mut deletes);
+    if all {
+        bench.own.write_all();
+    }
+    let mut draft = draft();
+    let head = bench.own.write(&mut draft);
+    let (puts, deletes) = draft.into_rows();
     (puts, deletes.len(), head)
 }
 
