@@ -86,10 +86,14 @@ pub enum ShardMessage {
     Events(EventQuery, oneshot::Sender<EventAnswer>),
     /// The admin API asks how long the oldest open span has been open, in nanoseconds; 0 if there is none.
     OldestOpenAge(oneshot::Sender<u64>),
-    /// Write down how things stand, where there is somewhere to write. Answers with the commit that will hold it; with
-    /// none if nothing has happened since the last one.
+    /// Write down how things stand, where there is somewhere to write: most of it a part at a time between other messages,
+    /// and the rest when that is done. Answers then, with the commit that will hold it, and with none if nothing has happened
+    /// since the last one; not at all if somebody else asks for the same, or for [`ShardMessage::PrepareWhole`], before.
     Checkpoint(oneshot::Sender<Option<Commit>>),
-    /// Say how everything stands, and not only what changed, and let nothing happen until it is handed over.
+    /// Write down how everything stands, and not only what changed, but for what [`ShardMessage::WriteWhole`] adds. A part at a
+    /// time between other messages, and answered when that is done.
+    PrepareWhole(oneshot::Sender<()>),
+    /// Say how everything stands, and let nothing happen until it is handed over. That takes long if it is not prepared.
     WriteWhole {
         /// Who hands it over.
         state: oneshot::Sender<ShardCheckpoint>,

@@ -426,6 +426,7 @@ impl Shard {
                 | ShardMessage::Superseded { .. }
                 | ShardMessage::Collect { .. }
                 | ShardMessage::Checkpoint(_)
+                | ShardMessage::PrepareWhole(_)
                 | ShardMessage::WriteWhole { .. }
                 | ShardMessage::Shutdown { .. }) => panic!("the admin port only reads: {other:?}"),
             }

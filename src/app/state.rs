@@ -227,9 +227,13 @@ pub(super) async fn checkpoints(
     }
 }
 
-/// What the store knew is not to be relied on any more: everything, of every shard, in one commit. The shards wait for it,
-/// so that nothing happens between what they say and the commit that holds it.
+/// What the store knew is not to be relied on any more: everything, of every shard, in one commit. Most of it is written
+/// while the shards go on; for the rest they wait, so that nothing happens between what they say and the commit that
+/// holds it.
 pub(super) async fn write_everything(store: &Store, shards: &Shards, exporters: &Exporters) {
+    if shards.ask(ShardMessage::PrepareWhole).await.contains(&None) {
+        return;
+    }
     let mut ops = vec![Op::ForgetShards];
     let (written, receiver) = watch::channel(None);
     let ask = |state| ShardMessage::WriteWhole { state, written: receiver.clone() };

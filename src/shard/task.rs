@@ -1,5 +1,7 @@
 //! What a shard's task does: wait, take what has come, and pass on what the engine makes of it.
 
+mod writing;
+
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::shard::made::Made;
 use crate::shard::{Capacity, OVERSIZED_MARKER, ShardMessage};
 use crate::store::{Commit, ShardCheckpoint};
 use crate::time::{Monotonic, Now, UnixNanos};
+use writing::AskedToWrite;
 
 /// Messages of the channel that are taken in one turn, before time-outs and outputs have theirs.
 const MESSAGES_PER_TURN: usize = 32;
@@ -52,6 +55,8 @@ pub struct ShardTask {
 /// What a message asks for that takes its time.
 enum Asked {
     Collection(oneshot::Sender<()>),
+    Checkpoint(oneshot::Sender<Option<Commit>>),
+    Prepared(oneshot::Sender<()>),
     End { collect: Option<UnixNanos>, answer: oneshot::Sender<EventLedger> },
     Whole { state: oneshot::Sender<ShardCheckpoint>, written: watch::Receiver<Option<Commit>> },
 }
@@ -69,6 +74,7 @@ impl ShardTask {
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         let mut armed_for = None;
         let mut asked_to_collect = None;
+        let mut asked_to_write = AskedToWrite::default();
         loop {
             let due = engine.poll_timeout();
             if due != armed_for {
@@ -86,8 +92,9 @@ impl ShardTask {
                     0
                 }
                 () = self.capacity.asked(self.number.into()) => 0,
-                // The rest of a collection is made where nothing else is to be done, and other tasks have their turn.
-                () = tokio::task::yield_now(), if engine.is_collecting() => 0,
+                // The rest of a collection or of a checkpoint is made where nothing else is to be done, and other tasks have
+                // their turn.
+                () = tokio::task::yield_now(), if engine.is_collecting() || asked_to_write.is_asked() => 0,
             };
             if taken == 0 && self.messages.is_closed() && self.messages.is_empty() {
                 return;
@@ -96,6 +103,10 @@ impl ShardTask {
             for message in batch.drain(..) {
                 match self.take(&mut engine, message) {
                     Some(Asked::Collection(answer)) => asked_to_collect = Some(answer),
+                    Some(Asked::Checkpoint(answer)) => asked_to_write.checkpoint(answer),
+                    Some(Asked::Prepared(answer)) => {
+                        self.begin_whole(&mut engine, &mut asked_to_write, answer);
+                    }
                     Some(Asked::End { collect, answer }) => asked_to_end = Some((collect, answer)),
                     Some(Asked::Whole { state, written }) => {
                         self.write_whole(&mut engine, state, written).await;
@@ -127,6 +138,7 @@ impl ShardTask {
                 // Whoever asked may have gone.
                 let _ = answer.send(());
             }
+            self.go_on_writing(&mut engine, &mut asked_to_write);
         }
     }
 
@@ -144,7 +156,7 @@ impl ShardTask {
     ) {
         self.messages.close();
         while let Some(message) = self.messages.recv().await {
-            // Who asks for a whole checkpoint or a collection now gets none, and the last ones are made below.
+            // Who asks for a checkpoint or a collection now gets none, and the last ones are made below.
             self.take(engine, message);
         }
         let now = (self.clock)();
@@ -209,10 +221,8 @@ impl ShardTask {
             ShardMessage::OldestOpenAge(answer) => {
                 let _ = answer.send(engine.oldest_open_age_ns(now));
             }
-            ShardMessage::Checkpoint(answer) => {
-                self.pass_on(engine);
-                let _ = answer.send(self.checkpoint(engine));
-            }
+            ShardMessage::Checkpoint(answer) => return Some(Asked::Checkpoint(answer)),
+            ShardMessage::PrepareWhole(answer) => return Some(Asked::Prepared(answer)),
             ShardMessage::WriteWhole { state, written } => return Some(Asked::Whole { state, written }),
             ShardMessage::Metrics(answer) => {
                 let _ = answer.send(engine.metric_figures());
@@ -249,44 +259,6 @@ impl ShardTask {
     fn note<'a>(&mut self, now: Now, happened: impl FnOnce() -> Happened<'a>) {
         if let Some(journal) = &mut self.journal {
             journal.note(now, happened());
-        }
-    }
-
-    /// Writes down how things stand. Whatever the engine has made is passed on before; what of it was not delivered yet
-    /// must be on disk no later than the checkpoint, from which it cannot be made again.
-    fn checkpoint(&mut self, engine: &mut Engine) -> Option<Commit> {
-        let journal = self.journal.as_mut()?;
-        if !journal.is_behind() {
-            return None;
-        }
-        let state = engine.checkpoint();
-        let now = (self.clock)();
-        let exporters = &self.exporters;
-        Some(journal.checkpoint(now, state, |store, checkpoint| {
-            exporters.persist_with(false, |mut ops| {
-                ops.push(checkpoint);
-                store.push(ops)
-            })
-        }))
-    }
-
-    /// Says how everything stands, and waits until it is handed over.
-    async fn write_whole(
-        &mut self,
-        engine: &mut Engine,
-        state: oneshot::Sender<ShardCheckpoint>,
-        mut written: watch::Receiver<Option<Commit>>,
-    ) {
-        self.pass_on(engine);
-        let now = (self.clock)();
-        let Some(journal) = &mut self.journal else { return };
-        if state.send(journal.whole(now, engine.checkpoint_all())).is_err() {
-            return;
-        }
-        // Whoever asked may give up: then it asks again.
-        let commit = written.wait_for(Option::is_some).await.ok().and_then(|commit| *commit);
-        if let Some(commit) = commit {
-            journal.written(commit);
         }
     }
 

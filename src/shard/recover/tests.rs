@@ -265,3 +265,48 @@ async fn sums_of_all_signals_outlive_another_number_of_shards() {
         assert_eq!((sum, beginning.is_whole, beginning.shards.len()), (expected, true, usize::from(shards)));
     }
 }
+
+/// A kill while a checkpoint is being prepared: what of it was written before its time is nowhere, so the checkpoint before and
+/// the journal say it all.
+#[tokio::test]
+async fn a_kill_between_the_parts_of_a_checkpoint_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).0;
+    let mut life = Life::begin(store.clone());
+    life.open();
+    let started = |life: &mut Life, from: u64, to: u64| {
+        for number in from..to {
+            let start = TelemetryEvent {
+                correlation_id: format!("c{number}"),
+                ..event("tool.run.start", now(number))
+            };
+            life.send(now(number), &[start, measured(&format!("cache.{number}"), now(number), "hits", 1)]);
+        }
+    };
+    started(&mut life, 0, 200);
+    let state = life.engine.checkpoint();
+    life.journal.checkpoint(now(200), state, |store, checkpoint| store.push(vec![checkpoint]));
+    let before = life.made.len();
+    started(&mut life, 200, 400);
+    let mut parts = 0;
+    for number in 0..20 {
+        parts += u32::from(!life.engine.prepare_checkpoint(4096));
+        let end = TelemetryEvent { correlation_id: format!("c{number}"), ..event("tool.run.stop", now(400)) };
+        life.send(now(400 + number), &[end]);
+    }
+    assert!(parts >= 10, "{parts} parts");
+    life.wait(now(5_000));
+    life.collect(now(9_000));
+    assert!(store.close().await);
+
+    let recovered = open(dir.path()).1;
+    assert_eq!(
+        recovered.shards[0].rows.iter().filter(|(key, _)| key[0] == 1).count(),
+        1 + 200,
+        "of the first"
+    );
+    let (remade, _) = again(recovered, &settings());
+
+    assert_eq!(remade, life.made[before..]);
+    assert!(remade.len() >= 20 + 400, "{} outputs", remade.len());
+}
