@@ -34,6 +34,7 @@ mod roots;
 mod rows;
 pub mod sampler;
 pub mod settings;
+mod short;
 pub mod span;
 mod standalone;
 mod state;
@@ -221,7 +222,7 @@ pub struct Engine {
     next_number: u64,
     streams: HashMap<StreamId, u64>,
     /// When a worker wants to be called, at the earliest; `alarms` says the same by time.
-    deadlines: BTreeMap<u64, Monotonic>,
+    deadlines: HashMap<u64, Monotonic>,
     alarms: BTreeSet<(Monotonic, u64)>,
     /// Of workers that are forgotten, and of what belongs to none: some messages, all points.
     departed: EventLedger,
@@ -265,7 +266,7 @@ impl Engine {
             numbers: BTreeMap::new(),
             next_number: 0,
             streams: HashMap::new(),
-            deadlines: BTreeMap::new(),
+            deadlines: HashMap::new(),
             alarms: BTreeSet::new(),
             departed: EventLedger::default(),
             is_written: false,
@@ -510,7 +511,7 @@ impl Engine {
             state.handle_timeout(&mut shared);
         }
         act(state, &mut shared);
-        if let Some(metrics) = &mut self.metrics {
+        if let Some(metrics) = self.metrics.as_mut().filter(|metrics| metrics.aggregation.has_notices()) {
             self.outputs.extend(
                 metrics.aggregation.take_notices().into_iter().map(|notice| Output::Warning(warning(notice))),
             );

@@ -4,15 +4,17 @@
 //! two parts may be a phase, and the rest is the operation. Names are untrusted: empty parts vanish, characters that
 //! OpenTelemetry's names forbid become `_`, the length is capped, and the table of known names is bounded.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::settings::MAX_NAME_CHARS;
+use crate::engine::short::is_same;
 
 /// Distinct names that are remembered; beyond it the table starts anew. It is a cache: forgetting costs time only.
 const MAX_CACHED_NAMES: usize = 4096;
@@ -92,13 +94,16 @@ impl Name {
 #[derive(Debug)]
 pub(crate) struct Naming {
     prefix: String,
-    cache: HashMap<u64, Known>,
+    /// By the hash of the parts.
+    cache: HashTable<Known>,
+    hasher: DefaultHashBuilder,
 }
 
 /// A name that was resolved before.
 #[derive(Debug)]
 struct Known {
-    /// The parts as sent, to tell names apart whose hashes collide.
+    hash: u64,
+    /// The parts as sent.
     raw: Box<[Box<str>]>,
     name: Arc<Name>,
 }
@@ -107,18 +112,20 @@ impl Naming {
     /// A resolver for this dotted prefix.
     #[must_use]
     pub(crate) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), cache: HashMap::new() }
+        Self { prefix: prefix.to_owned(), cache: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     /// The name of these parts; `None` if nothing is left of them.
     pub(crate) fn resolve(&mut self, parts: &[&str]) -> Option<Arc<Name>> {
-        let hash = hash_parts(parts);
-        if let Some(Known { raw, name }) = self.cache.get(&hash)
-            && raw.len() == parts.len()
-            && raw.iter().zip(parts).all(|(known, part)| &**known == *part)
-        {
-            return Some(Arc::clone(name));
+        let hash = self.hasher.hash_one(parts);
+        match self.cache.find(hash, |known| known.is_of(parts)) {
+            Some(known) => Some(Arc::clone(&known.name)),
+            None => self.learn(parts, hash),
         }
+    }
+
+    #[cold]
+    fn learn(&mut self, parts: &[&str], hash: u64) -> Option<Arc<Name>> {
         let mut name = self.build(parts)?;
         name.is_shared = parts.iter().map(|part| part.len() + 1).sum::<usize>() <= MAX_CACHED_NAME_BYTES;
         let name = Arc::new(name);
@@ -129,7 +136,7 @@ impl Naming {
             self.cache.clear();
         }
         let raw = parts.iter().map(|part| Box::from(*part)).collect();
-        self.cache.insert(hash, Known { raw, name: Arc::clone(&name) });
+        self.cache.insert_unique(hash, Known { hash, raw, name: Arc::clone(&name) }, |known| known.hash);
         Some(name)
     }
 
@@ -241,8 +248,10 @@ fn elixir_of(title: &str) -> String {
     elixir
 }
 
-fn hash_parts(parts: &[&str]) -> u64 {
-    parts.iter().fold(0, |hash, part| xxh3_64_with_seed(part.as_bytes(), hash))
+impl Known {
+    fn is_of(&self, parts: &[&str]) -> bool {
+        self.raw.len() == parts.len() && self.raw.iter().zip(parts).all(|(known, part)| is_same(known, part))
+    }
 }
 
 fn push_separated(text: &mut String, separator: &str, part: &str) {

@@ -195,6 +195,10 @@ impl WorkerState {
             .record_reader
             .filter(|_| is_happening)
             .map(|reader| self.draft(cx, reader, event, name, correlation_id, identity.as_ref()));
+        if !waits && otherwise.is_none() && record.is_none() && tickets.is_empty() {
+            // Its points are all that becomes of it.
+            return;
+        }
         let rest = Rest { otherwise, record, tickets };
         if !waits {
             return self.conclude(cx, name, rest, None, None);

@@ -409,20 +409,11 @@ impl WorkerState {
             Presence::Connected | Presence::Lost => None,
         };
         let leaving = self.leaving.front().map(|(until, _, _)| *until);
-        [
-            grace,
-            leaving,
-            self.waiting.next_deadline(),
-            self.held.next_deadline(),
-            self.pending_events.next_deadline(),
-            self.open.next_deadline(),
-            self.fingerprints.next_expiry(),
-            self.tokens.next_expiry(),
-            self.closed.next_expiry(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let decisions = earlier(self.waiting.next_deadline(), self.pending_events.next_deadline());
+        let spans = earlier(self.held.next_deadline(), self.open.next_deadline());
+        let memory = earlier(self.fingerprints.next_expiry(), self.tokens.next_expiry());
+        let memory = earlier(memory, self.closed.next_expiry());
+        earlier(earlier(earlier(grace, leaving), memory), earlier(decisions, spans))
     }
 
     /// Does what is due: decisions first, then judgements that rest on them, then closing, then forgetting.
@@ -502,6 +493,14 @@ impl WorkerState {
         let oldest = self.open.oldest();
         oldest.into_iter().for_each(|seq| self.close(cx, seq, crate::engine::closing::Reason::Evicted));
         oldest.is_some()
+    }
+}
+
+/// The earlier of two instants, as far as there are any.
+fn earlier(one: Option<Monotonic>, other: Option<Monotonic>) -> Option<Monotonic> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -170,6 +170,11 @@ impl Aggregation {
         }
     }
 
+    /// Whether something is to be said.
+    pub(crate) fn has_notices(&self) -> bool {
+        !self.counters.notices.is_empty()
+    }
+
     /// What is to be said, in the order in which it happened.
     pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.counters.notices)
