@@ -7,6 +7,9 @@ use crate::engine::metrics::instrument::{Kind, Number};
 use crate::engine::metrics::point::{Buckets, ExponentialBuckets};
 use crate::time::{Monotonic, Now, UnixNanos};
 
+/// So many bounds are counted rather than searched: the bridge's own lists have no more.
+const FEW_BOUNDS: usize = 24;
+
 /// The value of a series since it began, or since the last point of differences.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Value {
@@ -246,6 +249,10 @@ pub(super) fn exponential_buckets((histogram, stats): &(Exponential, Stats)) -> 
 /// The bucket of a value: bounds are inclusive above. 0 for kinds without bounds.
 pub(super) fn bucket_of(kind: &Kind, value: f64) -> usize {
     match kind {
+        // Several are compared at once, which a search cannot do.
+        Kind::Histogram { boundaries } if boundaries.len() <= FEW_BOUNDS => {
+            boundaries.iter().map(|bound| usize::from(*bound < value)).sum()
+        }
         Kind::Histogram { boundaries } => boundaries.partition_point(|bound| *bound < value),
         Kind::Counter | Kind::UpDownCounter | Kind::Gauge | Kind::ExponentialHistogram => 0,
     }
@@ -311,6 +318,18 @@ mod tests {
         let made = buckets(counts, stats);
         assert_eq!((made.count, made.counts, made.sum), (6, vec![2, 2, 2], Some(14.5)));
         assert_eq!((made.min, made.max), (Some(0.5), Some(7.0)));
+    }
+
+    #[test]
+    fn few_bounds_and_many_have_the_same_buckets() {
+        for bounds in [0, 1, FEW_BOUNDS, FEW_BOUNDS + 1, 100] {
+            let kind = Kind::Histogram { boundaries: (0..bounds).map(|bound| bound as f64).collect() };
+            for bucket in 0..=bounds {
+                let value = bucket as f64;
+                assert_eq!(bucket_of(&kind, value), bucket, "of {bounds}");
+                assert_eq!(bucket_of(&kind, value - 0.5), bucket, "of {bounds}");
+            }
+        }
     }
 
     #[test]
