@@ -7,6 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::engine::metadata::{TIMES, name_len};
+use crate::engine::short::is_same;
 use crate::event::Event;
 
 /// Attributes in the order in which their keys were first set.
@@ -202,6 +203,19 @@ impl Attributes {
     #[must_use]
     pub fn value(&self, key: &str) -> Option<AttributeValue<'_>> {
         self.position(key, usize::MAX).map(|at| self.value_of(self.entries[at]))
+    }
+
+    /// Whether it is exactly these texts, in this order.
+    pub(crate) fn are_texts<'t>(&self, texts: impl ExactSizeIterator<Item = (&'t str, &'t str)>) -> bool {
+        let is_at = |start: u64, text: &str| is_same(self.text(start, text.len() as u64), text);
+        self.entries.len() == texts.len()
+            && self.entries.iter().zip(texts).all(|(entry, (key, value))| {
+                usize::from(entry.key_len) == key.len()
+                    && matches!(entry.kind, Kind::Text)
+                    && entry.bits & u64::from(u32::MAX) == value.len() as u64
+                    && is_at(entry.key_start.into(), key)
+                    && is_at(entry.bits >> 32, value)
+            })
     }
 
     /// Every attribute.

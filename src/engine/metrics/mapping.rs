@@ -13,6 +13,7 @@
 mod bounds;
 mod explain;
 mod instruments;
+mod layouts;
 mod maker;
 pub(crate) mod names;
 mod plan;
@@ -22,6 +23,7 @@ mod shape;
 mod units;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -30,7 +32,7 @@ use crate::drops::DropReason;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metadata::{sent_name, truncated};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
-use crate::engine::metrics::measured::{Loss, Measured, PointKeys};
+use crate::engine::metrics::measured::{Loss, Measured, Pairs, PairsHash, PointKeys};
 use crate::engine::metrics::settings::MetricSettings;
 use crate::engine::naming::Name;
 use crate::engine::report::{EventAnswer, EventQuery};
@@ -170,7 +172,8 @@ impl Mapping {
         if found.is_empty() && verdict.not_finite == 0 {
             found.push((maker.place(plan, COUNT, event.measurements.len()), Number::Int(1)));
         }
-        hand_on(maker.rules, plan, &found, Metadata::Event(event), verdict, take)
+        hand_on(maker.rules, plan, &found, Metadata::Event(event), &mut verdict, take);
+        verdict
     }
 
     /// A finished span, complete or rebuilt. Its numbers are measurements, since metadata are texts.
@@ -208,7 +211,8 @@ impl Mapping {
                 found.push((at, number));
             }
         }
-        hand_on(maker.rules, plan, &found, Metadata::Span(attributes), verdict, take)
+        hand_on(maker.rules, plan, &found, Metadata::Span(attributes), &mut verdict, take);
+        verdict
     }
 
     /// A span that was closed without its end, or an end that says neither duration nor start.
@@ -222,10 +226,9 @@ impl Mapping {
         counts.received += 1;
         counts.incomplete += 1;
         let (instrument, number) = &self.incomplete;
-        let mut pairs = SmallVec::new();
-        pairs.push(("reason", Cow::Borrowed(reason)));
-        let attributes = PointKeys::new(pairs);
-        let one = Measured { instrument, number: *number, value: Number::Int(1), attributes: &attributes };
+        let mut pairs = [("reason", Cow::Borrowed(reason))];
+        let attributes = PointKeys::of(&mut pairs);
+        let one = Measured { instrument, number: *number, value: Number::Int(1), attributes };
         counts.points += u64::from(take(&one).is_ok());
     }
 
@@ -273,12 +276,13 @@ fn hand_on(
     plan: &mut Plan,
     found: &[(usize, Number)],
     metadata: Metadata<'_, '_>,
-    mut verdict: Verdict,
+    verdict: &mut Verdict,
     mut take: impl FnMut(&Measured<'_>) -> Result<(), Loss>,
-) -> Verdict {
+) {
     plan.counts.received += 1;
     // One for each list of keys; nearly always the general one alone.
-    let mut points: SmallVec<[(Option<usize>, PointKeys<'_>); 1]> = SmallVec::new();
+    let mut points: SmallVec<[Gathered; 1]> = SmallVec::new();
+    let mut pairs = Pairs::new();
     let mut seen: SmallVec<[u64; 8]> = SmallVec::new();
     let mut conditions = Conditions::default();
     for (at, number) in found {
@@ -311,20 +315,26 @@ fn hand_on(
             continue;
         };
         let list = target.rule.filter(|rule| rules.at(*rule).has_keys());
-        let known = match points.iter().position(|(of, _)| *of == list) {
-            Some(known) => known,
+        let known = match points.iter().find(|known| known.list == list) {
+            Some(known) => known.clone(),
             None => {
-                let left_off = |key: &str| plan.left_off.note(key);
-                let keys = match metadata {
-                    Metadata::Event(event) => rules.keys(list).of_event(event, left_off),
-                    Metadata::Span(attributes) => rules.keys(list).of_span(attributes, left_off),
+                let (begin, keys) = (pairs.len(), rules.keys(list));
+                let hash = match metadata {
+                    Metadata::Event(event) => {
+                        plan.layouts.gather((list, keys), event, &mut plan.left_off, &mut pairs)
+                    }
+                    Metadata::Span(attributes) => {
+                        keys.of_span(attributes, |key| plan.left_off.note(key), &mut pairs)
+                    }
                 };
-                points.push((list, keys));
-                points.len() - 1
+                let known = Gathered { list, place: begin..pairs.len(), hash };
+                points.push(known.clone());
+                known
             }
         };
+        let attributes = PointKeys::in_order(&pairs[known.place], known.hash);
         let (instrument, number) = (&target.instrument, target.number);
-        let taken = take(&Measured { instrument, number, value, attributes: &points[known].1 });
+        let taken = take(&Measured { instrument, number, value, attributes });
         seen.push(in_prometheus);
         if let Err(loss) = taken {
             measurement.lost.note(loss);
@@ -334,7 +344,15 @@ fn hand_on(
         verdict.measured += 1;
     }
     plan.counts.points += u64::from(verdict.measured);
-    verdict
+}
+
+/// Where the point attributes by one list are among all that were gathered.
+#[derive(Clone)]
+struct Gathered {
+    /// The place of the rule whose list it is; the general one where absent.
+    list: Option<usize>,
+    place: Range<usize>,
+    hash: PairsHash,
 }
 
 /// Which rules measure this event: each is asked once.

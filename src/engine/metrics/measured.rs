@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::engine::metrics::instrument::{Instrument, Number};
 
@@ -18,7 +18,7 @@ pub(crate) struct Measured<'a> {
     /// In the instrument's unit.
     pub(crate) value: Number,
     /// What tells its series from others.
-    pub(crate) attributes: &'a PointKeys<'a>,
+    pub(crate) attributes: PointKeys<'a>,
 }
 
 /// Why a measurement went into no series.
@@ -33,57 +33,68 @@ pub(crate) enum Loss {
 }
 
 /// A point attribute.
-type Pair<'a> = (&'a str, Cow<'a, str>);
+pub(crate) type Pair<'a> = (&'a str, Cow<'a, str>);
 
-/// Attributes that are kept in place; more are rare.
+/// Attributes that are gathered in place; more are rare.
 const INLINE: usize = 8;
 
-/// A point's attributes, unique and in the order of their keys.
-///
-/// An array and not a `SmallVec`, which cannot be lent for a shorter time than what is in it lives.
-#[derive(Debug)]
+/// Point attributes while they are gathered, of one point or of several.
+pub(crate) type Pairs<'a> = SmallVec<[Pair<'a>; INLINE]>;
+
+/// A point's attributes, unique and in the order of their keys, where they were gathered.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct PointKeys<'a> {
-    inline: [Pair<'a>; INLINE],
-    len: usize,
-    /// All of them, where there are more.
-    spilled: Vec<Pair<'a>>,
-    hash: u64,
+    pairs: &'a [Pair<'a>],
+    hash: PairsHash,
 }
 
 impl<'a> PointKeys<'a> {
-    /// Of these pairs, whose keys are unique, in whatever order.
-    pub(crate) fn new(mut pairs: SmallVec<[Pair<'a>; INLINE]>) -> Self {
+    /// Of these pairs, whose keys are unique, in whatever order: they are put in order.
+    pub(crate) fn of<'p: 'a>(pairs: &'a mut [Pair<'p>]) -> Self {
         pairs.sort_unstable_by_key(|(key, _)| *key);
+        let hash = PairsHash::of(pairs);
+        Self::in_order(pairs, hash)
+    }
+
+    /// Of these pairs, which are in order, and whose hash is known.
+    pub(crate) fn in_order(pairs: &'a [Pair<'a>], hash: PairsHash) -> Self {
         debug_assert!(pairs.windows(2).all(|pair| pair[0].0 < pair[1].0), "keys are unique");
-        let hash = pairs.iter().fold(0, |hash, (key, value)| {
-            xxh3_64_with_seed(value.as_bytes(), xxh3_64_with_seed(key.as_bytes(), hash))
-        });
-        let mut keys = Self { hash, ..Self::default() };
-        if pairs.len() > INLINE {
-            keys.spilled = pairs.into_vec();
-        } else {
-            keys.len = pairs.len();
-            keys.inline.iter_mut().zip(pairs).for_each(|(place, pair)| *place = pair);
-        }
-        keys
+        debug_assert_eq!(hash, PairsHash::of(pairs), "one list has one hash, whoever makes it");
+        Self { pairs, hash }
     }
 
     /// In the order of their keys.
-    pub(crate) fn pairs(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        let pairs = if self.spilled.is_empty() { &self.inline[..self.len] } else { &self.spilled[..] };
-        pairs.iter().map(|(key, value)| (*key, &**value))
+    pub(crate) fn pairs(self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> {
+        self.pairs.iter().map(|(key, value)| (*key, &**value))
     }
 
     /// Stands for them in tables; others may share it.
-    pub(crate) fn hash(&self) -> u64 {
-        self.hash
+    pub(crate) fn hash(self) -> u64 {
+        self.hash.0
     }
 }
 
-impl Default for PointKeys<'_> {
-    fn default() -> Self {
-        let inline = [const { ("", Cow::Borrowed("")) }; INLINE];
-        Self { inline, len: 0, spilled: Vec::new(), hash: 0 }
+/// The hash of pairs so far. Keys are hashed once, where lists of them are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PairsHash(u64);
+
+impl PairsHash {
+    fn of(pairs: &[Pair<'_>]) -> Self {
+        let mut hash = Self::default();
+        pairs.iter().for_each(|(key, value)| hash.add(Self::of_key(key), value));
+        hash
+    }
+
+    /// What [`PairsHash::add`] takes for a key.
+    pub(crate) fn of_key(key: &str) -> u64 {
+        xxh3_64(key.as_bytes())
+    }
+
+    /// Goes on with another pair. Values are hashed for themselves, so that one need not wait for the one before.
+    #[inline]
+    pub(crate) fn add(&mut self, key: u64, value: &str) {
+        let pair = xxh3_64_with_seed(value.as_bytes(), key);
+        self.0 = (self.0.rotate_left(5) ^ pair).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
 

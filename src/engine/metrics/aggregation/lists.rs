@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metrics::aggregation::shrunk;
 use crate::engine::metrics::aggregation::slab::{Slab, Slot};
-use crate::engine::metrics::measured::PointKeys;
+use crate::engine::metrics::measured::{Pairs, PointKeys};
 
 /// The lists of a shard; as many as its series have, and no more.
 #[derive(Debug, Default)]
@@ -26,10 +26,12 @@ struct List {
 
 impl Lists {
     /// The list of these attributes, made where there is none; one more series has it.
-    pub(super) fn share(&mut self, keys: &PointKeys<'_>) -> Slot {
+    pub(super) fn share(&mut self, keys: PointKeys<'_>) -> Slot {
         let lists = &self.lists;
         let is_same = |slot: &Slot| {
-            lists.get(*slot).is_some_and(|list| list.hash == keys.hash() && is_of(&list.attributes, keys))
+            lists
+                .get(*slot)
+                .is_some_and(|list| list.hash == keys.hash() && list.attributes.are_texts(keys.pairs()))
         };
         if let Some(slot) = self.index.find(keys.hash(), is_same).copied() {
             self.lists.get_mut(slot).expect("found just now").users += 1;
@@ -62,8 +64,8 @@ impl Lists {
     }
 
     /// Whether the list is that of these attributes.
-    pub(super) fn is_of(&self, slot: Slot, keys: &PointKeys<'_>) -> bool {
-        self.get(slot).is_some_and(|attributes| is_of(attributes, keys))
+    pub(super) fn is_of(&self, slot: Slot, keys: PointKeys<'_>) -> bool {
+        self.get(slot).is_some_and(|attributes| attributes.are_texts(keys.pairs()))
     }
 
     /// Gives back memory that nothing needs.
@@ -87,18 +89,11 @@ impl Lists {
     }
 }
 
-fn is_of(attributes: &Attributes, keys: &PointKeys<'_>) -> bool {
-    attributes.len() == keys.pairs().len()
-        && attributes.iter().zip(keys.pairs()).all(|((key, value), (own_key, own_value))| {
-            key == own_key && value == AttributeValue::Text(own_value)
-        })
-}
-
-/// The attributes as measurements have them: how they are found again after a restart.
-pub(super) fn keys_of(attributes: &Attributes) -> PointKeys<'_> {
+/// The attributes as measurements have them, to be put in order: how they are found again after a restart.
+pub(super) fn pairs_of(attributes: &Attributes) -> Pairs<'_> {
     let text = |value| match value {
         AttributeValue::Text(text) => Some(text),
         AttributeValue::Int(_) | AttributeValue::Float(_) | AttributeValue::Bool(_) => None,
     };
-    PointKeys::new(attributes.iter().filter_map(|(key, value)| Some((key, text(value)?.into()))).collect())
+    attributes.iter().filter_map(|(key, value)| Some((key, text(value)?.into()))).collect()
 }

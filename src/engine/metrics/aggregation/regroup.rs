@@ -5,10 +5,11 @@
 //! it has not come to is in the next one. Ids of series name nothing any more; exemplars that were to be offered are not.
 
 use crate::engine::metrics::aggregation::instances::{Instance, InstanceKey};
-use crate::engine::metrics::aggregation::lists::keys_of;
+use crate::engine::metrics::aggregation::lists::pairs_of;
 use crate::engine::metrics::aggregation::series::{OVERFLOW, Stream};
 use crate::engine::metrics::aggregation::slab::Slot;
 use crate::engine::metrics::aggregation::{Aggregation, InstanceId, generation};
+use crate::engine::metrics::measured::PointKeys;
 
 impl Aggregation {
     /// Gives no number that the other has given, and no point a time that is not after those of the other.
@@ -74,7 +75,7 @@ impl Aggregation {
         let number = other.number();
         let Some(series) = self.series.get(slot) else { return };
         let list = match self.lists.get(series.list) {
-            Some(attributes) => other.lists.share(&keys_of(attributes)),
+            Some(attributes) => other.lists.share(PointKeys::of(&mut pairs_of(attributes))),
             None => OVERFLOW,
         };
         if let Some(mut moved) = self.remove_series(slot) {

@@ -19,11 +19,12 @@ use crate::engine::metrics::aggregation::collect::Running;
 use crate::engine::metrics::aggregation::exemplars::Exemplars;
 use crate::engine::metrics::aggregation::figures::Counters;
 use crate::engine::metrics::aggregation::instances::{Instance, InstanceKey};
-use crate::engine::metrics::aggregation::lists::keys_of;
+use crate::engine::metrics::aggregation::lists::pairs_of;
 use crate::engine::metrics::aggregation::series::{OVERFLOW, Series, Stream};
 use crate::engine::metrics::aggregation::slab::Slot;
 use crate::engine::metrics::aggregation::value::Value;
 use crate::engine::metrics::instrument::{Instrument, Kind};
+use crate::engine::metrics::measured::PointKeys;
 use crate::engine::metrics::settings::{MetricSettings, Temporality};
 use crate::engine::rows;
 use crate::store::RowKey;
@@ -225,8 +226,9 @@ impl Restoring {
         }
         let (list, hash) = match &row.attributes {
             Some(attributes) => {
-                let keys = keys_of(attributes);
-                (self.own.lists.share(&keys), keys.hash())
+                let mut pairs = pairs_of(attributes);
+                let keys = PointKeys::of(&mut pairs);
+                (self.own.lists.share(keys), keys.hash())
             }
             None => (OVERFLOW, 0),
         };

@@ -290,7 +290,7 @@ impl Aggregation {
         self.written.removed_stream(slot, &stream);
     }
 
-    fn known_series(&self, stream: Slot, keys: &PointKeys<'_>) -> Option<Slot> {
+    fn known_series(&self, stream: Slot, keys: PointKeys<'_>) -> Option<Slot> {
         let is_same = |slot: &Slot| {
             steps::count();
             self.series.get(*slot).is_some_and(|series| {
@@ -301,7 +301,7 @@ impl Aggregation {
     }
 
     /// A series for attributes that have none, and whether it is that of overflow.
-    fn add_series(&mut self, stream: Slot, keys: &PointKeys<'_>, first: &Taken) -> (Slot, bool) {
+    fn add_series(&mut self, stream: Slot, keys: PointKeys<'_>, first: &Taken) -> (Slot, bool) {
         let own = self.streams.get(stream).expect("found or made just now");
         let series = own.series.len() - usize::from(own.overflow.is_some());
         let of_instance = self.instances.get(own.instance).map_or(0, |instance| instance.series);

@@ -8,12 +8,10 @@ mod size;
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::*;
 use crate::engine::checkpoint::draft::Draft;
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
-use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
+use crate::engine::metrics::measured::{Measured, Pairs, PointKeys, Weight};
 use crate::engine::metrics::point::{Metric, Points};
 use crate::time::{Monotonic, Now};
 
@@ -40,8 +38,8 @@ fn histogram(name: &str, boundaries: &[f64]) -> Arc<Instrument> {
     instrument(name, "s", Kind::Histogram { boundaries: boundaries.into() })
 }
 
-fn keys<'a>(pairs: &[(&'a str, &'a str)]) -> PointKeys<'a> {
-    PointKeys::new(pairs.iter().map(|(key, value)| (*key, (*value).into())).collect::<SmallVec<_>>())
+fn gathered<'a>(pairs: &[(&'a str, &'a str)]) -> Pairs<'a> {
+    pairs.iter().map(|(key, value)| (*key, (*value).into())).collect()
 }
 
 fn key(worker: &str) -> InstanceKey {
@@ -87,10 +85,11 @@ impl Bench {
         value: Number,
         pairs: &[(&str, &str)],
     ) -> Recorded {
-        let keys = keys(pairs);
+        let mut gathered = gathered(pairs);
+        let keys = PointKeys::of(&mut gathered);
         let words = format!("{instrument:?}");
         let number = xxh3_64(words.as_bytes()) as u32 % 1000;
-        let measured = Measured { instrument, number, value, attributes: &keys };
+        let measured = Measured { instrument, number, value, attributes: keys };
         let now = now(self.now);
         self.own.record(id, &measured, Weight::ONE, now.wall, now)
     }

@@ -2,17 +2,20 @@
 //!
 //! Everything here follows from names and settings, so forgetting costs time and the counts that explain, and nothing else.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
 
+use super::layouts::Layouts;
 use super::units::Scale;
 use crate::drops::DropReason;
 use crate::engine::metadata::truncated;
 use crate::engine::metrics::instrument::Instrument;
 use crate::engine::naming::Name;
 use crate::engine::report::Lost;
+use crate::engine::short::is_same;
 
 /// Names in a generation of [`Plans`]; there are two.
 const MAX_PLANS: usize = 2048;
@@ -39,10 +42,20 @@ const MAX_LEFT_OFF_BYTES: usize = 64;
 pub(super) struct Plans {
     young: Generation,
     old: Generation,
+    /// Names come from outside, and nobody there shall choose which of them meet in a table.
+    hasher: DefaultHashBuilder,
 }
 
-/// By the hash of the prefixed name; spans and events apart.
-type Generation = HashMap<(u64, bool), SmallVec<[Box<Plan>; 1]>>;
+/// By the hash of the prefixed name, hashed again; spans and events apart.
+type Generation = HashTable<Namesakes>;
+
+/// The plans of names with one hash.
+#[derive(Debug)]
+struct Namesakes {
+    hash: u64,
+    is_span: bool,
+    plans: SmallVec<[Box<Plan>; 1]>,
+}
 
 /// What is known about an event's name, or a span's operation.
 #[derive(Debug)]
@@ -54,6 +67,7 @@ pub(super) struct Plan {
     /// The places of the rules for its name, in their order; not looked for yet where absent.
     pub(super) rules: Option<Box<[usize]>>,
     pub(super) known: Known,
+    pub(super) layouts: Layouts,
     pub(super) left_off: LeftOff,
     pub(super) counts: Counts,
 }
@@ -132,28 +146,46 @@ pub(super) struct LeftOff {
 
 impl Plans {
     /// The plan of a name; a new one where there is none.
+    #[inline]
     pub(super) fn of(&mut self, name: &Name, is_span: bool) -> &mut Plan {
-        let key = (name.hash, is_span);
-        let emitted = emitted(name, is_span);
-        let is_it = |plan: &Plan| {
-            *plan.emitted == *emitted && (Arc::ptr_eq(&plan.title, &name.title) || plan.title == name.title)
-        };
-        let at = self.young.get(&key).and_then(|plans| plans.iter().position(|plan| is_it(plan)));
-        if let Some(at) = at {
-            return self.young.get_mut(&key).map(|plans| &mut *plans[at]).expect("it was there a moment ago");
+        let hash = self.hasher.hash_one((name.hash, is_span));
+        let are_those = |those: &Namesakes| those.plans.iter().any(|plan| plan.is_of(name, is_span));
+        match self.young.find_entry(hash, are_those) {
+            Ok(found) => {
+                let plans = &mut found.into_mut().plans;
+                let at = plans.iter().position(|plan| plan.is_of(name, is_span));
+                &mut plans[at.expect("it was there a moment ago")]
+            }
+            Err(absent) => {
+                let rehash = |those: &Namesakes| self.hasher.hash_one((those.hash, those.is_span));
+                Self::add(absent.into_table(), &mut self.old, (name, is_span), hash, rehash)
+            }
         }
-        let forgotten = self.old.get_mut(&key).and_then(|plans| {
-            let at = plans.iter().position(|plan| is_it(plan))?;
-            Some(plans.swap_remove(at))
+    }
+
+    /// Brings the plan of a name back from the old generation, or makes one.
+    #[cold]
+    fn add<'a>(
+        young: &'a mut Generation,
+        old: &mut Generation,
+        (name, is_span): (&Name, bool),
+        hash: u64,
+        rehash: impl Fn(&Namesakes) -> u64,
+    ) -> &'a mut Plan {
+        let are_those = |those: &Namesakes| those.hash == name.hash && those.is_span == is_span;
+        let forgotten = old.find_mut(hash, are_those).and_then(|those| {
+            let at = those.plans.iter().position(|plan| plan.is_of(name, is_span))?;
+            Some(those.plans.swap_remove(at))
         });
-        if self.young.len() >= MAX_PLANS && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
+        if young.len() >= MAX_PLANS && young.find(hash, are_those).is_none() {
+            *old = std::mem::take(young);
         }
-        let plans = self.young.entry(key).or_default();
+        let none = || Namesakes { hash: name.hash, is_span, plans: SmallVec::new() };
+        let plans = &mut young.entry(hash, are_those, rehash).or_insert_with(none).into_mut().plans;
         if plans.len() >= MAX_ALIASES {
             plans.remove(0);
         }
-        plans.push(forgotten.unwrap_or_else(|| Box::new(Plan::new(name, emitted, is_span))));
+        plans.push(forgotten.unwrap_or_else(|| Box::new(Plan::new(name, is_span))));
         plans.last_mut().expect("one was added")
     }
 
@@ -164,29 +196,38 @@ impl Plans {
 
     /// All, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Plan> {
-        self.young.values().chain(self.old.values()).flatten().map(|plan| &**plan)
+        self.young.iter().chain(&self.old).flat_map(|those| &those.plans).map(|plan| &**plan)
     }
 }
 
 /// A name as sent, without its phase where it is a span's.
 fn emitted(name: &Name, is_span: bool) -> &str {
-    match name.emitted.rsplit_once('.') {
-        Some((operation, _)) if is_span && name.phase.is_some() => operation,
-        _ => &name.emitted,
+    if !is_span || name.phase.is_none() {
+        return &name.emitted;
     }
+    name.emitted.rsplit_once('.').map_or(&*name.emitted, |(operation, _)| operation)
 }
 
 impl Plan {
-    fn new(name: &Name, emitted: &str, is_span: bool) -> Self {
+    fn new(name: &Name, is_span: bool) -> Self {
         Self {
             title: Arc::clone(&name.title),
-            emitted: emitted.into(),
+            emitted: emitted(name, is_span).into(),
             is_span,
             rules: None,
             known: Known::default(),
+            layouts: Layouts::default(),
             left_off: LeftOff::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// Whether it is the plan of this name.
+    fn is_of(&self, name: &Name, is_span: bool) -> bool {
+        // A name shares its title with no other, so the rest is the same too.
+        let is_same = || Arc::ptr_eq(&self.title, &name.title);
+        let is_equal = || *self.emitted == *emitted(name, is_span) && self.title == name.title;
+        self.is_span == is_span && (is_same() || is_equal())
     }
 }
 
@@ -198,7 +239,7 @@ impl Known {
 
     /// Where a measurement of this event is: most likely at `hint`, because events of one name list theirs in one order.
     pub(super) fn position(&mut self, key: &str, hint: usize) -> Option<usize> {
-        let is_it = |known: &Measurement| *known.key == *key;
+        let is_it = |known: &Measurement| is_same(&known.key, key);
         let at = match self.list.get(hint) {
             Some(known) if is_it(known) => hint,
             Some(_) | None => self.list.iter().position(is_it)?,
@@ -279,6 +320,17 @@ mod tests {
             plans.iter().map(|plan| (&*plan.emitted, plan.is_span, plan.counts.received)).collect();
         found.sort_unstable();
         assert_eq!(found, [("tool.run", false, 1), ("tool.run", true, 3)]);
+    }
+
+    #[test]
+    fn a_name_that_was_forgotten_and_resolved_anew_has_the_plan_that_it_had() {
+        let mut plans = Plans::default();
+        for text in ["cache.hit", "cache.miss", "cache.hit"] {
+            plans.of(&name(&mut Naming::new("snakepit.python"), text), false).counts.received += 1;
+        }
+        let mut found: Vec<_> = plans.iter().map(|plan| (&*plan.emitted, plan.counts.received)).collect();
+        found.sort_unstable();
+        assert_eq!(found, [("cache.hit", 2), ("cache.miss", 1)]);
     }
 
     #[test]

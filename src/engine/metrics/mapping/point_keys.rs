@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::control::glob::Glob;
 use crate::engine::attributes::{AttributeValue, Attributes};
 use crate::engine::metadata::{attribute_name, hashed, sent_name, truncated};
-use crate::engine::metrics::measured::PointKeys;
+use crate::engine::metrics::measured::{Pairs, PairsHash};
 use crate::engine::settings::{RedactAction, RedactRule};
 use crate::event::Event;
 
@@ -39,12 +39,19 @@ pub(crate) const MAX_POINT_VALUE_BYTES: usize = 255;
 /// The keys of one allow-list.
 #[derive(Debug)]
 pub(super) struct KeySet {
-    /// The names, in their order.
-    names: Vec<Box<str>>,
+    /// In their order.
+    names: Vec<PointName>,
     /// In the order of preference.
     keys: Vec<Key>,
     /// As the list has them, redacted and denied ones left out.
     listed: Vec<Box<str>>,
+}
+
+/// The name of a point attribute.
+#[derive(Debug)]
+struct PointName {
+    text: Box<str>,
+    hash: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +62,20 @@ struct Key {
     name: u8,
     is_hashed: bool,
 }
+
+/// One of several texts that becomes a point attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pick {
+    /// Where it is among them.
+    pub(super) at: usize,
+    /// The place of its name.
+    name: u8,
+    /// That of its key.
+    key: u8,
+}
+
+/// Those of one point, in the order of their names.
+pub(super) type Picks = SmallVec<[Pick; 8]>;
 
 impl KeySet {
     /// Of the established keys and `allow`, without what `deny` matches.
@@ -101,6 +122,8 @@ impl KeySet {
                 Key { sent, on_span, name, is_hashed }
             })
             .collect();
+        let names =
+            names.into_iter().map(|text| PointName { hash: PairsHash::of_key(&text), text }).collect();
         Self { names, keys, listed }
     }
 
@@ -109,59 +132,91 @@ impl KeySet {
         &self.listed
     }
 
-    /// A standalone event's point attributes. `left_off` hears the keys that are none.
+    /// Which metadata of a standalone event become point attributes. `left_off` hears the keys that can be none, and `empty`
+    /// the places of those that would be one with a value.
+    pub(super) fn pick(
+        &self,
+        event: &Event<'_>,
+        left_off: impl FnMut(&str),
+        empty: impl FnMut(usize),
+    ) -> Picks {
+        self.picks(event.metadata.iter().map(|(key, value)| (*key, *value)), |key| &key.sent, left_off, empty)
+    }
+
+    /// Adds the point attributes of a standalone event of which these were picked.
     pub(super) fn of_event<'a, 'e: 'a>(
         &'a self,
         event: &Event<'e>,
-        left_off: impl FnMut(&str),
-    ) -> PointKeys<'a> {
-        self.pick(event.metadata.iter().map(|(key, value)| (*key, *value)), |key| &key.sent, true, left_off)
+        picks: &[Pick],
+        pairs: &mut Pairs<'a>,
+    ) -> PairsHash {
+        let metadata = &event.metadata[..];
+        let mut hash = PairsHash::default();
+        for pick in picks {
+            let (name, value) = (&self.names[usize::from(pick.name)], metadata[pick.at].1);
+            // Each is put where it stays, and not moved there: what was just written in parts is slow to read as a whole.
+            if self.keys[usize::from(pick.key)].is_hashed {
+                let shown = hashed(value);
+                hash.add(name.hash, &shown);
+                pairs.push((&name.text, Cow::Owned(shown)));
+            } else {
+                let shown = truncated(value, MAX_POINT_VALUE_BYTES);
+                hash.add(name.hash, shown);
+                pairs.push((&name.text, Cow::Borrowed(shown)));
+            }
+        }
+        hash
     }
 
-    /// A finished span's point attributes, whose values are redacted already.
+    /// Adds a finished span's point attributes, whose values are redacted already.
     pub(super) fn of_span<'a>(
         &'a self,
         attributes: &'a Attributes,
         mut left_off: impl FnMut(&str),
-    ) -> PointKeys<'a> {
-        let texts = attributes.iter().filter_map(|(key, value)| match value {
-            AttributeValue::Text(text) => Some((key, text)),
-            AttributeValue::Int(_) | AttributeValue::Float(_) | AttributeValue::Bool(_) => None,
-        });
-        self.pick(texts, |key| &key.on_span, false, |key| left_off(sent_name(key)))
+        pairs: &mut Pairs<'a>,
+    ) -> PairsHash {
+        let texts: SmallVec<[(&str, &str); 8]> = attributes
+            .iter()
+            .filter_map(|(key, value)| match value {
+                AttributeValue::Text(text) => Some((key, text)),
+                AttributeValue::Int(_) | AttributeValue::Float(_) | AttributeValue::Bool(_) => None,
+            })
+            .collect();
+        let left_off = |key: &str| left_off(sent_name(key));
+        let mut hash = PairsHash::default();
+        let picks = self.picks(texts.iter().copied(), |key| &key.on_span, left_off, |_| {});
+        for pick in picks {
+            let name = &self.names[usize::from(pick.name)];
+            let shown = truncated(texts[pick.at].1, MAX_POINT_VALUE_BYTES);
+            hash.add(name.hash, shown);
+            pairs.push((&name.text, Cow::Borrowed(shown)));
+        }
+        hash
     }
 
-    fn pick<'a>(
-        &'a self,
+    fn picks<'a>(
+        &self,
         texts: impl Iterator<Item = (&'a str, &'a str)>,
         spelt: impl Fn(&Key) -> &str,
-        hashes: bool,
         mut left_off: impl FnMut(&str),
-    ) -> PointKeys<'a> {
-        // Places in the lists are in order already, so that sorting is cheap.
-        let mut found: SmallVec<[(u8, u8, &'a str); 8]> = SmallVec::new();
-        for (key, value) in texts {
+        mut empty: impl FnMut(usize),
+    ) -> Picks {
+        let mut picks = Picks::new();
+        for (at, (key, value)) in texts.enumerate() {
             match self.keys.iter().position(|known| *spelt(known) == *key) {
-                Some(at) if !value.is_empty() => {
-                    let place = u8::try_from(at).expect("lists of keys are short");
-                    found.push((self.keys[at].name, place, value));
+                Some(place) if !value.is_empty() => {
+                    let key = u8::try_from(place).expect("lists of keys are short");
+                    picks.push(Pick { at, name: self.keys[place].name, key });
                 }
                 // Prometheus takes an empty label for none.
-                Some(_) => {}
+                Some(_) => empty(at),
                 None => left_off(key),
             }
         }
-        found.sort_unstable_by_key(|(name, place, _)| (*name, *place));
-        found.dedup_by_key(|(name, ..)| *name);
-        let pairs = found.into_iter().map(|(name, place, value)| {
-            let shown = if hashes && self.keys[usize::from(place)].is_hashed {
-                Cow::Owned(hashed(value))
-            } else {
-                Cow::Borrowed(truncated(value, MAX_POINT_VALUE_BYTES))
-            };
-            (&*self.names[usize::from(name)], shown)
-        });
-        PointKeys::new(pairs.collect())
+        // Places in the lists are in order already, so that sorting is cheap.
+        picks.sort_unstable_by_key(|pick| (pick.name, pick.key));
+        picks.dedup_by_key(|pick| pick.name);
+        picks
     }
 }
 
@@ -186,11 +241,21 @@ fn escape(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::metrics::measured::Pair;
 
     fn pairs(set: &KeySet, metadata: &[(&str, &str)]) -> Vec<(String, String)> {
         let event = Event { metadata: metadata.iter().copied().collect(), ..Event::default() };
-        let keys = set.of_event(&event, |_| {});
-        keys.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        owned(&of_event(set, &event, |_| {}))
+    }
+
+    fn of_event<'a, 'e: 'a>(set: &'a KeySet, event: &Event<'e>, left_off: impl FnMut(&str)) -> Pairs<'a> {
+        let mut pairs = Pairs::new();
+        set.of_event(event, &set.pick(event, left_off, |_| {}), &mut pairs);
+        pairs
+    }
+
+    fn owned(pairs: &[Pair<'_>]) -> Vec<(String, String)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect()
     }
 
     fn expected(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -218,13 +283,11 @@ mod tests {
             .collect(),
             ..Event::default()
         };
-        let keys = set.of_event(&event, |key| left.push(key.to_owned()));
-        let found: Vec<_> = keys.pairs().collect();
+        let found = of_event(&set, &event, |key| left.push(key.to_owned()));
         assert_eq!(
-            found,
-            [("error.type", "ValueError"), ("snakepit.pool", "p"), ("snakepit.tool", "search")]
+            owned(&found),
+            expected(&[("error.type", "ValueError"), ("snakepit.pool", "p"), ("snakepit.tool", "search")])
         );
-        drop(keys);
         assert_eq!(left, ["session_id", "device"]);
     }
 
@@ -295,13 +358,15 @@ mod tests {
         attributes.set("tokens", AttributeValue::Int(4));
         attributes.set("error_type", AttributeValue::Text("Said"));
         let mut left = Vec::new();
-        let shown = |keys: &PointKeys<'_>| format!("{:?}", keys.pairs().collect::<Vec<_>>());
-        let keys = set.of_span(&attributes, |key| left.push(key.to_owned()));
+        let mut shown = |attributes: &Attributes| {
+            let mut pairs = Pairs::new();
+            set.of_span(attributes, |key| left.push(key.to_owned()), &mut pairs);
+            format!("{pairs:?}")
+        };
         let expected = r#"[("error.type", "Said"), ("model", "m"), ("snakepit.tool", "t")]"#;
-        assert_eq!(shown(&keys), expected);
-        drop(keys);
-        assert_eq!(left, ["session_id"]);
+        assert_eq!(shown(&attributes), expected);
         attributes.set("error.type", AttributeValue::Text("Raised"));
-        assert_eq!(shown(&set.of_span(&attributes, |_| {})), expected.replace("Said", "Raised"));
+        assert_eq!(shown(&attributes), expected.replace("Said", "Raised"));
+        assert_eq!(left, ["session_id"; 2]);
     }
 }

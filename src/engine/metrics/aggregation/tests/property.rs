@@ -250,13 +250,14 @@ impl Run {
         let instrument = Arc::clone(&self.instruments[number]);
         let texts = [format!("{attributes}"), "x".to_owned()];
         let pairs = [("a", &texts[0][..]), ("b", &texts[1][..])];
-        let keys = keys(&pairs[..attributes.min(2)]);
+        let mut gathered = gathered(&pairs[..attributes.min(2)]);
+        let keys = PointKeys::of(&mut gathered);
         let said: String = keys.pairs().map(|(key, value)| format!("{key}={value};")).collect();
         let weight = [Weight::ONE, Weight::of_share(0.4), Weight::of_share(0.3)][weight];
         let time = UnixNanos(now.wall.0 - late_ms * 1_000_000);
         let recorded = self.each(|own, _| {
             let measured =
-                Measured { instrument: &instrument, number: number as u32, value, attributes: &keys };
+                Measured { instrument: &instrument, number: number as u32, value, attributes: keys };
             own.record(id, &measured, weight, time, now)
         });
         let (what, offered) =

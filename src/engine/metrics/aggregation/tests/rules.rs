@@ -306,9 +306,10 @@ fn a_number_that_means_another_instrument_now_is_found_out() {
     let mut bench = Bench::new(&MetricSettings::default());
     let id = bench.attach("w");
     let (a, b) = (instrument("a", "", Kind::Counter), instrument("b", "", Kind::Counter));
-    let keys = keys(&[]);
+    let mut gathered = gathered(&[]);
+    let keys = PointKeys::of(&mut gathered);
     for instrument in [&a, &b, &a] {
-        let measured = Measured { instrument, number: 7, value: INT(1), attributes: &keys };
+        let measured = Measured { instrument, number: 7, value: INT(1), attributes: keys };
         bench.own.record(id, &measured, Weight::ONE, wall(0.0), now(0.0));
     }
     let made = numbers(&bench.collect(10.0));
@@ -472,12 +473,13 @@ fn weights_count_in_whole_numbers_and_carry_the_rest() {
     let mut bench = Bench::new(&MetricSettings::default());
     let (calls, last) = (instrument("calls", "", Kind::Counter), instrument("last", "", Kind::Gauge));
     let id = bench.attach("w");
-    let keys = keys(&[]);
+    let mut gathered = gathered(&[]);
+    let keys = PointKeys::of(&mut gathered);
     let weight = Weight::of_share(0.4);
     let mut totals = Vec::new();
     for at in 1..=4 {
         for (number, instrument) in [(0, &calls), (1, &last)] {
-            let measured = Measured { instrument, number, value: INT(3), attributes: &keys };
+            let measured = Measured { instrument, number, value: INT(3), attributes: keys };
             bench.own.record(id, &measured, weight, wall(0.0), now(0.0));
         }
         let made = numbers(&bench.collect(10.0 * f64::from(at)));

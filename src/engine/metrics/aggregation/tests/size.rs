@@ -63,8 +63,9 @@ fn ten_thousand_workers_with_ten_series_each_fit_in_80_mib_and_their_memory_retu
         .map(|worker| {
             let id = bench.attach(&format!("worker_{worker}"));
             for (number, instrument) in (0..).zip(&instruments) {
-                let keys = keys(&[("snakepit.tool", "search"), ("stage", "first")]);
-                let measured = Measured { instrument, number, value: Number::Float(1.5), attributes: &keys };
+                let mut gathered = gathered(&[("snakepit.tool", "search"), ("stage", "first")]);
+                let keys = PointKeys::of(&mut gathered);
+                let measured = Measured { instrument, number, value: Number::Float(1.5), attributes: keys };
                 bench.own.record(id, &measured, Weight::ONE, wall(0.0), now(0.0));
             }
             id
@@ -106,9 +107,10 @@ fn finding_an_instrument_and_a_series_takes_no_longer_among_many() {
         let all: Vec<_> =
             (0..others).map(|number| instrument(&format!("i{number}"), "", Kind::Gauge)).collect();
         let id = bench.attach("w");
-        let keys = keys(&[]);
+        let mut gathered = gathered(&[]);
+        let keys = PointKeys::of(&mut gathered);
         let mut record = |number: u32, instrument| {
-            let measured = Measured { instrument, number, value: Number::Int(1), attributes: &keys };
+            let measured = Measured { instrument, number, value: Number::Int(1), attributes: keys };
             bench.own.record(id, &measured, Weight::ONE, wall(0.0), now(0.0));
         };
         (0..).zip(&all).for_each(|(number, instrument)| record(number, instrument));
