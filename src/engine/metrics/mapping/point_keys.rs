@@ -1,7 +1,7 @@
 //! Which metadata keys become point attributes, and how they are named.
 //!
 //! Names are those of span attributes, so that a link from a trace to its metrics finds them. What Prometheus would take
-//! for its own goes under `snakepit.`. Keys whose names are equal once Prometheus has escaped them share one name, and of
+//! for its own, or for no name at all, goes under `snakepit.`. Keys whose names are equal once Prometheus has escaped them share one name, and of
 //! several on one point the one that stands first in the list counts: the Collector drops a metric that has both.
 
 use std::borrow::Cow;
@@ -229,13 +229,17 @@ fn point_name(sent: &str) -> String {
     let escaped = escape(&name);
     let is_prometheus = ["job", "instance", "le", "quantile"].contains(&&*escaped)
         || escaped.starts_with("otel_scope_")
-        || escaped.starts_with("__");
+        || escaped.starts_with("__")
+        // No label's name is only this.
+        || escaped == "_";
     if is_prometheus { format!("snakepit.{name}") } else { name.into_owned() }
 }
 
-/// A name as Prometheus writes labels.
+/// A name as the Collector's exporter and Prometheus's OTLP endpoint write labels.
 fn escape(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+    let before = if name.starts_with(|c: char| c.is_ascii_digit()) { "key_" } else { "" };
+    let escaped = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' });
+    before.chars().chain(escaped).collect()
 }
 
 #[cfg(test)]
@@ -314,6 +318,16 @@ mod tests {
                 ("snakepit.otel.scope.x", "b"),
                 ("snakepit.otel_scope_name", "a")
             ])
+        );
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_label_becomes_one() {
+        let set = general(&["1a", "key_1a", "_", "é", "__"], &[]);
+        assert_eq!(pairs(&set, &[("key_1a", "b"), ("1a", "a")]), expected(&[("1a", "a")]));
+        assert_eq!(
+            pairs(&set, &[("é", "b"), ("_", "a"), ("__", "c")]),
+            expected(&[("snakepit._", "a"), ("snakepit.__", "c")])
         );
     }
 
