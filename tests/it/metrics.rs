@@ -3,6 +3,7 @@
 //! Python workers are measured by the bridge, the real Collector passes it on, the real Prometheus scrapes it, and every
 //! query of every dashboard and alert is asked. One session serves all of that, because it takes seconds.
 
+mod ends;
 mod files;
 mod session;
 mod sums;

@@ -15,8 +15,10 @@
 //! What is measured after the time of a collection, and before the series' turn comes, is in its point as well: a slice takes
 //! what is there when it is made.
 //!
-//! Gauges are no differences, but where those are wanted they come only when measured. A point without value is never in a
-//! `Metric` with others.
+//! Gauges are no differences, but where those are wanted they come only when measured.
+//!
+//! A point without value is alone in its `Metric`: the Collector's exporter for Prometheus reads no further in one after the
+//! first.
 
 use std::sync::Arc;
 
@@ -276,7 +278,7 @@ impl Aggregation {
             if visit.ends(series) {
                 gone.push(series_slot);
                 if visit.repeats {
-                    ended.push(visit.last_point(series, attributes), make);
+                    ended.push_alone(visit.last_point(series, attributes), make);
                 }
                 continue;
             }
@@ -291,7 +293,6 @@ impl Aggregation {
             }
         }
         valued.flush(make);
-        ended.flush(make);
         self.counters.expired += gone.len() as u64;
         gone.iter().for_each(|series| drop(self.remove_series(*series)));
         // A slice costs what it has visited: the rest of the list is moved, and not looked at.
@@ -431,6 +432,14 @@ impl Making<'_> {
                 AnyPoint::Number(_) | AnyPoint::Buckets(_) | AnyPoint::Exponential(_),
             ) => debug_assert!(false, "a series has a value of its instrument's kind"),
         }
+    }
+
+    /// A point that must have no other in its `Metric`.
+    fn push_alone(&mut self, point: AnyPoint, make: &mut impl FnMut(Metric)) {
+        self.flush(make);
+        self.expected = 1;
+        self.push(point, make);
+        self.flush(make);
     }
 
     fn flush(&mut self, make: &mut impl FnMut(Metric)) {

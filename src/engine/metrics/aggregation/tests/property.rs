@@ -289,8 +289,8 @@ impl Run {
         for metric in &metrics {
             let said = flattened(std::slice::from_ref(metric));
             assert!(!said.is_empty());
-            let without = said.iter().filter(|said| said.value.is_none()).count();
-            assert!(without == 0 || without == said.len(), "points without value are alone: {metric:?}");
+            let is_without = said.iter().any(|said| said.value.is_none());
+            assert!(!is_without || said.len() == 1, "a point without value is alone: {metric:?}");
         }
         let sorted = |mut said: Vec<Said>| {
             said.sort_by_cached_key(|said| (said.worker.clone(), said.name.clone(), said.attributes.clone()));
