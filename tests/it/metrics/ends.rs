@@ -26,10 +26,14 @@ service:
 const TOOLS: [&str; 3] = ["a", "b", "c"];
 
 /// A sum, a gauge, a histogram, and by a rule a sum that may fall.
-const MEASUREMENTS: [(&str, &str); 4] =
-    [("cost.paid", "count"), ("pool.state", "queue_depth"), ("model.asked", "tokens"), ("level.set", "level")];
+const MEASUREMENTS: [(&str, &str); 4] = [
+    ("cost.paid", "count"),
+    ("pool.state", "queue_depth"),
+    ("model.asked", "tokens"),
+    ("level.set", "level"),
+];
 
-/// Each of several series of an instrument ends, whatever its kind; another worker's stay.
+/// Each of several series of an instrument ends, whatever its kind and whatever the points are of; another worker's stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_series_of_a_worker_that_is_gone_stays_on_the_collectors_page() -> Result<()> {
     let directory = tempfile::tempdir()?;
@@ -38,7 +42,7 @@ async fn no_series_of_a_worker_that_is_gone_stays_on_the_collectors_page() -> Re
         &rules,
         "metrics: {rules: [{event: level.set, measurement: level, instrument: updowncounter}]}\n",
     )?;
-    for temporality in ["cumulative"] {
+    for temporality in ["cumulative", "delta"] {
         let (_collector, http, page) = retried(async || collector(directory.path()).await).await?;
         let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str()),

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | measured since its last point | a point | a point; its value begins anew |
 //! | not measured | the same again | nothing |
-//! | not measured, and idle for too long | a point without value, and it is gone | it is gone |
+//! | not measured, and idle for too long | a point without value, and it is gone | the same |
 //! | not measured, and its instance was without workers at the last collection too | the same | the same |
 //! | not measured, and its instrument has given way to another | the same | the same |
 //! | of an instrument that follows another in Prometheus, until that has ended | nothing | nothing |
@@ -15,7 +15,8 @@
 //! What is measured after the time of a collection, and before the series' turn comes, is in its point as well: a slice takes
 //! what is there when it is made.
 //!
-//! Gauges are no differences, but where those are wanted they come only when measured.
+//! Gauges are no differences, but where those are wanted they come only when measured. The end is said of differences as well:
+//! who adds them up shows the sum until then.
 //!
 //! A point without value is alone in its `Metric`: the Collector's exporter for Prometheus reads no further in one after the
 //! first.
@@ -74,7 +75,7 @@ struct Visit {
     since: UnixNanos,
     /// No series starts before, where that is said.
     after: Option<UnixNanos>,
-    /// Series have a point each time, and one without value at their end.
+    /// Series have a point each time, measured or not.
     repeats: bool,
     /// Series end without being idle.
     may_end: bool,
@@ -277,9 +278,7 @@ impl Aggregation {
             };
             if visit.ends(series) {
                 gone.push(series_slot);
-                if visit.repeats {
-                    ended.push_alone(visit.last_point(series, attributes), make);
-                }
+                ended.push_alone(visit.last_point(series, attributes), make);
                 continue;
             }
             slots[kept] = series_slot;

@@ -426,7 +426,7 @@ impl Model {
             if stream.series.is_empty() {
                 own_instance.streams.retain(|(_, stream)| !stream.series.is_empty());
             }
-            return repeats.then_some(last);
+            return Some(last);
         }
         if !own.is_measured && !repeats {
             return None;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::attributes::AttributeValue;
+use crate::engine::metrics::point::Point;
 use crate::engine::span::{SpanId, TraceId};
 
 const INT: fn(i64) -> Number = Number::Int;
@@ -348,8 +349,57 @@ fn an_idle_series_ends_after_its_last_point_and_starts_again_behind_it() {
     assert_eq!(points[0].start.0, wall(3720.0).0 + 1, "after everything that was exported");
 }
 
+/// One of each kind, by name.
+fn of_each_kind() -> [Arc<Instrument>; 5] {
+    [
+        instrument("calls", "", Kind::Counter),
+        instrument("level", "", Kind::UpDownCounter),
+        instrument("last", "", Kind::Gauge),
+        histogram("fixed", &[1.0]),
+        instrument("flexible", "", Kind::ExponentialHistogram),
+    ]
+}
+
+/// Of each metric, its name, and the seconds of the points that have no value.
+fn ends(metrics: &[Metric]) -> Vec<(String, Vec<(f64, f64)>)> {
+    fn of<V>(points: &[Point<V>]) -> Vec<(f64, f64)> {
+        let seconds = |time: UnixNanos| (time.0 - EPOCH_NS) as f64 / 1e9;
+        let without = points.iter().filter(|point| point.value.is_none());
+        without.map(|point| (seconds(point.start), seconds(point.time))).collect()
+    }
+    let of_metric = |metric: &Metric| match &metric.points {
+        Points::Gauge(points) | Points::Sum(points) => of(points),
+        Points::Histogram(points) => of(points),
+        Points::Exponential(points) => of(points),
+    };
+    metrics.iter().map(|metric| (metric.instrument.name.to_string(), of_metric(metric))).collect()
+}
+
+/// Of every kind, whether values are repeated or not: who shows a gauge, or a sum of differences, shows it until it ends.
 #[test]
-fn an_idle_series_of_differences_ends_silently() {
+fn series_of_a_worker_that_is_gone_end_under_every_temporality() {
+    for (mut bench, sums_start) in [(Bench::new(&MetricSettings::default()), 0.0), (Bench::delta(), 10.0)] {
+        let id = bench.attach("w");
+        for instrument in &of_each_kind() {
+            bench.count(id, instrument);
+        }
+        bench.own.detach(id);
+        assert!(ends(&bench.collect(10.0)).iter().all(|(_, ends)| ends.is_empty()));
+        let expected = [
+            ("calls", sums_start),
+            ("level", 0.0),
+            ("last", 20.0),
+            ("fixed", sums_start),
+            ("flexible", sums_start),
+        ]
+        .map(|(name, start)| (name.to_owned(), vec![(start, 20.0)]));
+        assert_eq!(ends(&bench.collect(20.0)), expected);
+        assert_eq!((bench.own.figures().series, bench.own.figures().instances), (0, 0));
+    }
+}
+
+#[test]
+fn an_idle_series_of_differences_ends_once_it_has_been_idle_for_long() {
     let mut bench = Bench::delta();
     let id = bench.attach("w");
     let calls = instrument("calls", "", Kind::Counter);
@@ -357,7 +407,7 @@ fn an_idle_series_of_differences_ends_silently() {
     assert_eq!(bench.collect(10.0).len(), 1);
     assert_eq!(bench.collect(3599.0), []);
     assert_eq!(bench.own.figures().series, 1);
-    assert_eq!(bench.collect(3600.0), []);
+    assert_eq!(numbers(&bench.collect(3600.0)), [("calls".into(), 10.0, 3600.0, None)]);
     assert_eq!((bench.own.figures().series, bench.own.figures().instruments), (0, 0));
 }
 
