@@ -440,16 +440,17 @@ impl Said {
     }
 }
 
-/// Whether an event's keys say that there was an error, as those of an end do.
-pub(crate) fn speaks_of_an_error(event: &Event<'_>) -> bool {
-    let mut said = Said::default();
-    for (key, value) in &event.metadata {
-        said.take(key, &Shown::Plain(value), false);
-    }
-    said.is_error
+/// Whether the keys of an event that is no end tell of an error: those that make an end one, and those that say what it was.
+pub(crate) fn tells_of_an_error(event: &Event<'_>) -> bool {
+    event.metadata.iter().any(|(key, value)| match *key {
+        "error" | "error_type" | "error.type" | "error_message" | "error.message" | "exception"
+        | "exception_type" | "exception_message" | "traceback" => is_an_error(value),
+        "result" | "status" => value.eq_ignore_ascii_case("error"),
+        key => key.starts_with("exception.") && is_an_error(value),
+    })
 }
 
-/// An `error` key that says that there was one.
+/// The value of an `error` key that says that there was one.
 fn is_an_error(text: &str) -> bool {
     let nothing = ["", "none", "nil", "null", "false", "0"];
     !nothing.iter().any(|word| text.trim().eq_ignore_ascii_case(word))

@@ -2,10 +2,12 @@
 //!
 //! | severity | where |
 //! |---|---|
-//! | ERROR | the last part of the name ends in `error`, `failed` or `exception`, or the metadata speak of an error as those of an end do |
+//! | ERROR | one of `error`, `exception`, `failed`, `failure`, `fatal`, `crash`, `crashed` is a word of the name, or the metadata tell of an error |
 //! | WARN | `warn` or `warning` is a word of the name |
 //! | what `level` or `severity` says, as Python's or Elixir's logging does | the name and the metadata say neither; else only if it is worse |
 //! | INFO | otherwise |
+//!
+//! A word is what stands between `.`, `_` and `-`, in whatever case, and its plural is as good. What metadata tell is in `metadata`.
 //!
 //! Whether an event becomes one, and when its trace is known, is in `standalone`.
 
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::attributes::{AttributeValue, Attributes};
-use crate::engine::metadata::{Reader, speaks_of_an_error, truncated};
+use crate::engine::metadata::{Reader, tells_of_an_error, truncated};
 use crate::engine::span::{SpanEvent, SpanId, TraceFlags, TraceId};
 use crate::event::Event;
 use crate::time::UnixNanos;
@@ -25,6 +27,24 @@ const MAX_BODY_BYTES: usize = 16 << 10;
 
 /// Keys whose value is the body; the first that says something counts.
 const MESSAGES: [&str; 4] = ["message", "msg", "error_message", "reason"];
+
+/// Words of a name that say that something went wrong.
+const ERROR_WORDS: [&str; 11] = [
+    "error",
+    "errors",
+    "exception",
+    "exceptions",
+    "failed",
+    "failure",
+    "failures",
+    "fatal",
+    "crash",
+    "crashes",
+    "crashed",
+];
+
+/// Words of a name that say that something may go wrong.
+const WARNING_WORDS: [&str; 3] = ["warn", "warning", "warnings"];
 
 /// A log record as it is exported.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,15 +173,13 @@ fn body(event: &Event<'_>, reader: &Reader) -> Option<Arc<str>> {
 impl Severity {
     /// Of an event with this dotted name.
     pub(crate) fn of(emitted: &str, event: &Event<'_>) -> Self {
-        let last = emitted.rsplit('.').next().unwrap_or_default();
-        let ends_in = |word: &str| {
-            let end = last.len().checked_sub(word.len()).and_then(|from| last.get(from..));
-            end.is_some_and(|end| end.eq_ignore_ascii_case(word))
+        let has_one_of = |known: &[&str]| {
+            let is_known = |word: &str| known.iter().any(|known| word.eq_ignore_ascii_case(known));
+            emitted.split(['.', '_', '-']).any(is_known)
         };
-        let is_word = |word: &str| ["warn", "warning"].iter().any(|warn| word.eq_ignore_ascii_case(warn));
-        let told = if ["error", "failed", "exception"].into_iter().any(ends_in) || speaks_of_an_error(event) {
+        let told = if has_one_of(&ERROR_WORDS) || tells_of_an_error(event) {
             Self::Error
-        } else if emitted.split(['.', '_', '-']).any(is_word) {
+        } else if has_one_of(&WARNING_WORDS) {
             Self::Warn
         } else {
             Self::Info
@@ -223,15 +241,33 @@ mod tests {
             ("worker.error", &[], Severity::Error),
             ("worker.start_failed", &[], Severity::Error),
             ("worker.Exception", &[], Severity::Error),
-            ("error.count", &[], Severity::Info),
-            ("worker.error.recovered", &[], Severity::Info),
+            ("python.error.occurred", &[], Severity::Error),
+            ("error.x", &[], Severity::Error),
+            ("a.errors", &[], Severity::Error),
+            ("batch.failures", &[], Severity::Error),
+            ("worker-crashed.x", &[], Severity::Error),
+            ("a.terror", &[], Severity::Info),
+            ("a.errorless", &[], Severity::Info),
             ("memory.warning", &[], Severity::Warn),
             ("memory.low_warn", &[], Severity::Warn),
-            ("warnings.sent", &[], Severity::Info),
+            ("warnings.sent", &[], Severity::Warn),
+            ("warning.error", &[], Severity::Error),
+            ("warned.x", &[], Severity::Info),
             ("ü", &[], Severity::Info),
             ("tool.ran", &[("error", "boom")], Severity::Error),
             ("tool.ran", &[("error", "None")], Severity::Info),
             ("tool.ran", &[("result", "error")], Severity::Error),
+            ("tool.ran", &[("error_type", "ValueError"), ("error_message", "x")], Severity::Error),
+            ("tool.ran", &[("error.type", "ValueError")], Severity::Error),
+            ("tool.ran", &[("exception.stacktrace", "…")], Severity::Error),
+            ("tool.ran", &[("traceback", "Traceback (most recent call last)")], Severity::Error),
+            (
+                "tool.ran",
+                &[("error_type", ""), ("traceback", " null "), ("exception", "None")],
+                Severity::Info,
+            ),
+            ("tool.ran", &[("exceptional", "yes"), ("error_budget", "3")], Severity::Info),
+            ("log", &[("level", "debug"), ("error_message", "x")], Severity::Error),
             ("log", &[("level", "DEBUG")], Severity::Debug),
             ("log", &[("level", "critical")], Severity::Fatal),
             ("log", &[("severity", "notice")], Severity::Info),
