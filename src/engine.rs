@@ -185,7 +185,7 @@ pub enum Warning {
     SeriesOverflow {
         /// The worker, as shown.
         instance: String,
-        /// The instrument's name.
+        /// The instrument's name; of a worker's limit, that of the first beyond it.
         name: Arc<str>,
         /// It is the worker that has as many as it may have, in all of its instruments.
         is_of_worker: bool,

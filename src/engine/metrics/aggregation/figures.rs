@@ -55,7 +55,7 @@ pub(crate) enum Notice {
         kept: Arc<Instrument>,
         refused: Arc<Instrument>,
     },
-    /// An instrument of an instance has more series than it may have.
+    /// An instrument of an instance has more series than it may have, or the instance has, of which it is the first.
     Overflow { source: Arc<Source>, instrument: Arc<Instrument>, limit: OverflowLimit },
     /// An instance has more instruments than it may have.
     NoRoom { source: Arc<Source>, instrument: Arc<Instrument> },
@@ -191,7 +191,7 @@ impl Aggregation {
         }
     }
 
-    /// Overflow is said once for an instrument of an instance.
+    /// Overflow is said once for each limit: that of an instrument, or of an instance, which all further instruments meet.
     pub(super) fn say_overflow(
         &mut self,
         instance: Slot,
@@ -199,7 +199,10 @@ impl Aggregation {
         limit: OverflowLimit,
     ) {
         let Some(source) = self.source(instance) else { return };
-        let about = about(1, &source, &instrument.name);
+        let about = match limit {
+            OverflowLimit::Instrument => about(1, &source, &instrument.name),
+            OverflowLimit::Worker => about(3, &source, ""),
+        };
         self.counters.say(about, || Notice::Overflow { source, instrument: Arc::clone(instrument), limit });
     }
 

@@ -193,6 +193,33 @@ fn the_limits_of_a_worker_keep_series_and_instruments_out() {
 }
 
 #[test]
+fn a_worker_at_its_limit_is_said_once_whatever_instruments_come() {
+    let settings = MetricSettings { max_series_per_worker: 2, max_series: 1, ..MetricSettings::default() };
+    let mut bench = Bench::new(&settings);
+    for worker in ["w", "v"] {
+        let id = bench.attach(worker);
+        for (number, value) in [(0, "a"), (0, "b"), (1, "a"), (1, "b"), (2, "a"), (3, "a"), (4, "a")] {
+            let instrument = instrument(&format!("i{number}"), "", Kind::Counter);
+            bench.record(id, &instrument, INT(1), &[("k", value)]);
+        }
+    }
+    let notices = bench.own.take_notices();
+    let said: Vec<_> = notices
+        .iter()
+        .map(|notice| match notice {
+            Notice::Overflow { source, instrument, limit } => (&*source.worker_id, &*instrument.name, limit),
+            Notice::Conflict { .. } | Notice::NoRoom { .. } => panic!("{notice:?}"),
+        })
+        .collect();
+    let (of_instrument, of_worker) = (&OverflowLimit::Instrument, &OverflowLimit::Worker);
+    let expected = ["w", "v"].into_iter().flat_map(|worker| {
+        [(worker, "i0", of_instrument), (worker, "i1", of_instrument), (worker, "i2", of_worker)]
+    });
+    assert_eq!(said, expected.collect::<Vec<_>>());
+    assert_eq!(bench.own.figures().overflowed, 10, "all are counted");
+}
+
+#[test]
 fn what_is_said_and_named_is_bounded() {
     let mut bench = Bench::new(&MetricSettings { max_series: 0, ..MetricSettings::default() });
     let id = bench.attach("w");
