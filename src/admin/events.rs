@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
-use super::query::{DEFAULT_LIMIT, limit, unknown};
+use super::query::{Asked, Parameters};
 use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
@@ -19,31 +17,18 @@ use crate::engine::metrics::instrument::Kind;
 use crate::engine::report::{EventAnswer, EventName, EventQuery, EventReport, Lost, MeasurementReport};
 use crate::shard::ShardMessage;
 
-const PARAMETERS: &str = "`event`, `limit`";
+const PARAMETERS: [&str; 2] = ["event", "limit"];
 
-pub(super) async fn answer(
-    State(state): State<AdminState>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(pairs) = query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let query = parse(&pairs)?;
+pub(super) async fn answer(State(state): State<AdminState>, asked: Asked) -> Result<Response, Problem> {
+    let query = parse(&Parameters::read(asked, &PARAMETERS)?)?;
     let answers = ask(&state.shards, |sender| ShardMessage::Events(query.clone(), sender)).await?;
     let (events, total) = merge(answers, query.limit);
     let shown: Vec<Value> = events.iter().map(show).collect();
     Ok(safe_json(&json!({"events": shown, "total": total})))
 }
 
-fn parse(pairs: &[(String, String)]) -> Result<EventQuery, Problem> {
-    let mut query = EventQuery { event: None, limit: DEFAULT_LIMIT };
-    // An empty parameter is as good as none, so that a form may send all of its fields.
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        match name.as_str() {
-            "event" => query.event = Some(value.clone()),
-            "limit" => query.limit = limit(value)?,
-            _ => return Err(unknown(name, PARAMETERS)),
-        }
-    }
-    Ok(query)
+fn parse(asked: &Parameters) -> Result<EventQuery, Problem> {
+    Ok(EventQuery { event: asked.value("event").map(str::to_owned), limit: asked.limit()? })
 }
 
 /// What all shards say of the first names that are asked for, and how many names that are.

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
+use super::query::{Asked, Parameters};
 use super::shards::ask;
 use super::sources::{AdminState, ExportFigures, SignalFigures};
 use crate::drops::DropReason;
@@ -90,7 +91,8 @@ fn items(made: u64, queued: u64, figures: &SignalFigures) -> Value {
 }
 
 /// `GET /api/v1/ledger`
-pub(super) async fn answer(State(state): State<AdminState>) -> Result<Response, Problem> {
+pub(super) async fn answer(State(state): State<AdminState>, asked: Asked) -> Result<Response, Problem> {
+    Parameters::read(asked, &[])?;
     Ok(axum::Json(read(&state).await?.to_json()).into_response())
 }
 

@@ -1,13 +1,11 @@
 //! `GET /api/v1/spans/open?worker=&operation=&min_age=&limit=`: spans in flight, oldest first.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
-use super::query::{DEFAULT_LIMIT, limit, unknown};
+use super::query::{Asked, Parameters};
 use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
@@ -15,33 +13,24 @@ use crate::engine::attributes::AttributeValue;
 use crate::engine::report::{OpenSpanQuery, OpenSpanReport};
 use crate::shard::ShardMessage;
 
-const PARAMETERS: &str = "`worker`, `operation`, `min_age`, `limit`";
+const PARAMETERS: [&str; 4] = ["worker", "operation", "min_age", "limit"];
 
-pub(super) async fn answer(
-    State(state): State<AdminState>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(pairs) = query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let query = parse(&pairs)?;
+pub(super) async fn answer(State(state): State<AdminState>, asked: Asked) -> Result<Response, Problem> {
+    let query = parse(&Parameters::read(asked, &PARAMETERS)?)?;
     let answers = ask(&state.shards, |sender| ShardMessage::OpenSpans(query.clone(), sender)).await?;
     let (spans, total) = merge(answers, query.limit);
     let shown: Vec<Value> = spans.iter().map(show).collect();
     Ok(safe_json(&json!({"spans": shown, "total": total})))
 }
 
-fn parse(pairs: &[(String, String)]) -> Result<OpenSpanQuery, Problem> {
-    let mut query = OpenSpanQuery { limit: DEFAULT_LIMIT, ..OpenSpanQuery::default() };
-    // An empty parameter is as good as none, so that a form may send all of its fields.
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        match name.as_str() {
-            "worker" => query.worker = Some(value.clone()),
-            "operation" => query.operation = Some(value.clone()),
-            "min_age" => query.min_age_ns = min_age(value)?,
-            "limit" => query.limit = limit(value)?,
-            _ => return Err(unknown(name, PARAMETERS)),
-        }
-    }
-    Ok(query)
+fn parse(asked: &Parameters) -> Result<OpenSpanQuery, Problem> {
+    let text = |name| asked.value(name).map(str::to_owned);
+    Ok(OpenSpanQuery {
+        worker: text("worker"),
+        operation: text("operation"),
+        min_age_ns: asked.value("min_age").map_or(Ok(0), min_age)?,
+        limit: asked.limit()?,
+    })
 }
 
 fn min_age(value: &str) -> Result<u64, Problem> {

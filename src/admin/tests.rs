@@ -137,6 +137,29 @@ async fn a_bad_query_is_answered_with_its_parameter() {
     assert_eq!(bridge.get("/api/v1/spans/open?worker=&limit=").await.status(), 200);
 }
 
+/// An answer to a question that was not understood looks like one that was.
+#[tokio::test]
+async fn every_route_of_the_api_refuses_parameters_that_it_has_not_or_has_twice() {
+    let bridge = Bridge::start(vec![Shard::default()]);
+    for (path, parameter, detail) in [
+        ("ledger?x=1", Value::Null, "unknown parameter `x`; there are none"),
+        ("ledger?limit=", Value::Null, "unknown parameter `limit`; there are none"),
+        ("workers?worker=a", Value::Null, "unknown parameter `worker`; there are none"),
+        ("events?foo=1", Value::Null, "unknown parameter `foo`; known are `event`, `limit`"),
+        ("events?event=a&event=b", json!("event"), "`event` is given more than once"),
+        ("events?limit=5&limit=6", json!("limit"), "`limit` is given more than once"),
+        ("spans/open?limit=5&worker=w&limit=5", json!("limit"), "`limit` is given more than once"),
+        ("spans/open?worker=&worker=w", json!("worker"), "`worker` is given more than once"),
+    ] {
+        let problem = problem(bridge.get(&format!("/api/v1/{path}")).await, 400).await;
+        assert_eq!((&problem["parameter"], &problem["detail"]), (&parameter, &json!(detail)), "{path}");
+    }
+    // Programs that probe and scrape add parameters of their own.
+    for path in ["/healthz?probe=1", "/metrics?a=1&a=2"] {
+        assert_eq!(bridge.get(path).await.status(), 200, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn other_routes_and_methods_are_problems() {
     let bridge = Bridge::start(vec![Shard::default()]);

@@ -5,6 +5,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::query::{Asked, Parameters};
 use super::safe_json;
 use super::shards::ask;
 use super::sources::AdminState;
@@ -14,7 +15,8 @@ use crate::worker::Dialect;
 
 const POLICY_REVISION: u64 = 1;
 
-pub(super) async fn answer(State(state): State<AdminState>) -> Result<Response, Problem> {
+pub(super) async fn answer(State(state): State<AdminState>, asked: Asked) -> Result<Response, Problem> {
+    Parameters::read(asked, &[])?;
     let mut workers: Vec<WorkerReport> =
         ask(&state.shards, ShardMessage::Workers).await?.into_iter().flatten().collect();
     workers.sort_by(|left, right| left.key.cmp(&right.key));
