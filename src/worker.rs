@@ -33,7 +33,7 @@ impl WorkerKey {
 
 impl fmt::Display for WorkerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.id, self.node)?;
+        f.write_str(&instance_id(&self.id, &self.node))?;
         self.pid.map_or(Ok(()), |pid| write!(f, "/{pid}"))
     }
 }
@@ -115,6 +115,52 @@ impl Source {
     /// `service.instance.id`: unique across hosts.
     #[must_use]
     pub fn instance_id(&self) -> String {
-        format!("{}@{}", self.worker_id, self.node)
+        instance_id(&self.worker_id, &self.node)
+    }
+}
+
+/// A worker's id and its node in one text, of which no other pair has the same: what is before the first `@` is the worker's
+/// id, in which `@` and the `%` that stands for it are escaped. Nodes of Elixir have an `@` of their own.
+fn instance_id(worker_id: &str, node: &str) -> String {
+    if worker_id.contains(['%', '@']) {
+        format!("{}@{node}", worker_id.replace('%', "%25").replace('@', "%40"))
+    } else {
+        format!("{worker_id}@{node}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_at_sign_in_a_workers_id_is_escaped_and_other_ids_stay() {
+        assert_eq!(instance_id("worker_1", "b@c"), "worker_1@b@c");
+        assert_eq!(instance_id("a@b", "c"), "a%40b@c");
+        assert_eq!(instance_id("a%40b", "c%"), "a%2540b@c%");
+        let key = WorkerKey { node: "c".into(), id: "a@b".into(), pid: Some(7) };
+        assert_eq!(key.to_string(), "a%40b@c/7");
+    }
+
+    proptest! {
+        /// Two workers have one id only if they are one.
+        #[test]
+        fn distinct_workers_have_distinct_ids(
+            one in ("[ab@%04]{0,5}", "[ab@%04]{0,5}"),
+            other in ("[ab@%04]{0,5}", "[ab@%04]{0,5}"),
+            // Where the text around the `@` is divided otherwise, a collision is likeliest.
+            text in "[ab@%04]{1,6}@[ab@%04]{1,6}",
+        ) {
+            let id = |(worker, node): &(String, String)| instance_id(worker, node);
+            prop_assert_eq!(one == other, id(&one) == id(&other));
+            let divided: Vec<_> = text
+                .match_indices('@')
+                .map(|(at, _)| (text[..at].to_owned(), text[at + 1..].to_owned()))
+                .collect();
+            let ids: std::collections::BTreeSet<_> = divided.iter().map(id).collect();
+            prop_assert_eq!(ids.len(), divided.len());
+        }
     }
 }
