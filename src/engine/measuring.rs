@@ -5,7 +5,7 @@
 //!
 //! | filter of exemplars | a measurement of an event | of a finished span |
 //! |---|---|---|
-//! | all | when it is known to which span it belongs, with its ids, else without | with its ids |
+//! | all | when it is known to which span it belongs, with its ids if its trace is kept, else without | with its ids if it is kept, else without |
 //! | of sampled traces | when it has joined a span whose trace is kept | if the span is kept |
 //! | none | never | never |
 
@@ -360,9 +360,8 @@ impl Shared<'_> {
         if tickets.is_empty() {
             return;
         }
-        let is_kept = match (self.exemplars(), span) {
-            (Some(ExemplarFilter::AlwaysOn), _) => true,
-            (Some(ExemplarFilter::TraceBased), Some((context, is_remote))) => {
+        let is_kept = match span {
+            Some((context, is_remote)) => {
                 let question = |is_remote| Question {
                     trace_id: context.trace_id,
                     is_decided: context.flags.is_decided(),
@@ -376,11 +375,10 @@ impl Shared<'_> {
                 };
                 self.settings.sampler.as_ref().is_some_and(keeps)
             }
-            (Some(ExemplarFilter::TraceBased), None) | (Some(ExemplarFilter::AlwaysOff) | None, _) => false,
+            None => false,
         };
-        if is_kept {
-            self.offer(tickets, span.map(|(context, _)| (context.trace_id, context.span_id)));
-        }
+        let ids = span.map(|(context, _)| (context.trace_id, context.span_id));
+        self.offer(tickets, ids.filter(|_| is_kept));
     }
 
     /// Offers the measurements of a finished span.
@@ -388,22 +386,20 @@ impl Shared<'_> {
         if tickets.is_empty() {
             return;
         }
-        let is_kept = match self.exemplars() {
-            Some(ExemplarFilter::AlwaysOn) => true,
-            Some(ExemplarFilter::TraceBased) => {
-                self.settings.sampler.as_ref().is_some_and(|sampler| sampler.keeps(span))
-            }
-            Some(ExemplarFilter::AlwaysOff) | None => false,
-        };
-        if is_kept {
-            self.offer(tickets, Some((span.trace_id, span.span_id)));
-        }
+        let is_kept = self.settings.sampler.as_ref().is_some_and(|sampler| sampler.keeps(span));
+        self.offer(tickets, is_kept.then_some((span.trace_id, span.span_id)));
     }
 
-    fn offer(&mut self, tickets: &[Ticket], span: Option<(TraceId, SpanId)>) {
-        let Some(metrics) = self.metrics.as_deref_mut() else { return };
+    /// Offers measurements with the ids of their span, if that is kept: other ids would lead to nothing.
+    fn offer(&mut self, tickets: &[Ticket], kept: Option<(TraceId, SpanId)>) {
+        let is_wanted = match self.exemplars() {
+            Some(ExemplarFilter::AlwaysOn) => true,
+            Some(ExemplarFilter::TraceBased) => kept.is_some(),
+            Some(ExemplarFilter::AlwaysOff) | None => false,
+        };
+        let Some(metrics) = self.metrics.as_deref_mut().filter(|_| is_wanted) else { return };
         for Ticket { instance, series, value, time } in tickets {
-            metrics.aggregation.offer(*instance, *series, *value, *time, span);
+            metrics.aggregation.offer(*instance, *series, *value, *time, kept);
         }
     }
 

@@ -105,7 +105,7 @@ pub struct Exemplar {
     pub time: UnixNanos,
     /// What was measured.
     pub value: Number,
-    /// The span that it belongs to; absent only where the filter is `always_on`.
+    /// The span that it belongs to; absent only where the filter is `always_on`, and there if none is kept.
     pub span: Option<(TraceId, SpanId)>,
 }
 

@@ -316,9 +316,39 @@ fn without_an_exporter_of_spans_there_is_no_trace_to_lead_to() {
     assert_eq!(exemplars(ExemplarFilter::TraceBased, true, &joined), [true]);
     assert_eq!(exemplars(ExemplarFilter::TraceBased, false, &joined), [false; 0]);
     assert_eq!(exemplars(ExemplarFilter::TraceBased, true, &alone), [false; 0]);
-    assert_eq!(exemplars(ExemplarFilter::AlwaysOn, false, &joined), [true]);
+    assert_eq!(exemplars(ExemplarFilter::AlwaysOn, false, &joined), [false]);
     assert_eq!(exemplars(ExemplarFilter::AlwaysOn, true, &alone), [false]);
     assert_eq!(exemplars(ExemplarFilter::AlwaysOff, true, &joined), [false; 0]);
+}
+
+/// Whoever wants every measurement as an exemplar has it, and is led to no trace that was left out.
+#[test]
+fn exemplars_of_all_measurements_name_only_traces_that_are_kept() {
+    let named = |sampler| {
+        let mut bench = Bench::with(
+            |settings| {
+                everything(settings);
+                let metrics = settings.metrics.as_mut();
+                metrics.into_iter().for_each(|metrics| metrics.exemplars = ExemplarFilter::AlwaysOn);
+                settings.sampler = Some(Sampler::new(sampler, Exceptions::default()));
+            },
+            |_, _| {},
+        );
+        bench.send(&event("cache", MS).int("hits", 1).corr("c")).send(&start("a", 0).corr("c"));
+        bench.send(&stop("a", 0, 5 * MS).corr("c"));
+        bench.settled();
+        bench.measured();
+        let ids = |instrument: &str| -> Vec<_> {
+            let points = bench.points(instrument).into_values();
+            points.flat_map(|point| point.exemplars).map(|exemplar| exemplar.span).collect()
+        };
+        (ids("cache.hits"), ids("a.duration"), bench.spans.first().map(|span| (span.trace_id, span.span_id)))
+    };
+    let (event, span, _) = named(SamplerSettings::AlwaysOff);
+    assert_eq!((event, span), (vec![None], vec![None]));
+    let (event, span, ids) = named(SamplerSettings::AlwaysOn);
+    assert!(ids.is_some());
+    assert_eq!((event, span), (vec![ids], vec![ids]));
 }
 
 #[test]
