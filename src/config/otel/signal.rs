@@ -29,6 +29,10 @@ const DEFAULT_EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A shorter time-out was most likely meant in seconds, as Python reads the variable.
 const SUSPICIOUS_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// An export of metrics is given this long, however short the interval is: they go out one after the other, in their order, and
+/// in a few milliseconds nothing is answered.
+const MIN_METRICS_TIMEOUT_LIMIT: Duration = Duration::from_secs(1);
+
 /// Where a signal goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exporter {
@@ -282,6 +286,12 @@ impl OtlpVariables {
 
 fn read_timeout<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>, names: &Names) -> Setting<Duration> {
     let timeout = variables.first_or(&names.timeout, DEFAULT_REQUEST_TIMEOUT, parse_millis);
+    suspect_seconds(variables, &timeout);
+    timeout
+}
+
+/// Warns of a time-out that is too short to be meant.
+fn suspect_seconds<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>, timeout: &Setting<Duration>) {
     if let Origin::Variable(name) = timeout.origin
         && !timeout.value.is_zero()
         && timeout.value < SUSPICIOUS_TIMEOUT
@@ -289,7 +299,6 @@ fn read_timeout<E: EnvSource + ?Sized>(variables: &mut Variables<'_, E>, names: 
         let millis = timeout.value.as_millis();
         variables.warn(name, &millis.to_string(), "this is milliseconds; were seconds meant?");
     }
-    timeout
 }
 
 impl BatchVariables {
@@ -337,14 +346,16 @@ impl BatchVariables {
         batches.schedule_delay = variables.first_or(&[names.delay], batches.schedule_delay.value, delay);
         batches.export_timeout =
             variables.first_or(&[names.export_timeout], DEFAULT_EXPORT_TIMEOUT, parse_millis);
+        suspect_seconds(variables, &batches.export_timeout);
         let (interval, timeout) = (batches.schedule_delay.value, batches.export_timeout.value);
-        if signal == Signal::Metrics && timeout > interval {
+        let limit = interval.max(MIN_METRICS_TIMEOUT_LIMIT);
+        if signal == Signal::Metrics && timeout > limit {
             if let Origin::Variable(name) = batches.export_timeout.origin {
-                let problem =
-                    format!("longer than {}, {} ms; lowered to it", names.delay, interval.as_millis());
+                let (interval, limit) = (interval.as_millis(), limit.as_millis());
+                let problem = format!("longer than {}, {interval} ms; lowered to {limit} ms", names.delay);
                 variables.warn(name, &timeout.as_millis().to_string(), &problem);
             }
-            batches.export_timeout.value = interval;
+            batches.export_timeout.value = limit;
         }
         batches
     }

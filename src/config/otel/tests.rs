@@ -260,6 +260,34 @@ fn logs_and_metrics_have_batches_of_their_own() {
 }
 
 #[test]
+fn a_short_interval_leaves_a_request_of_metrics_the_time_to_be_answered() {
+    for (interval, timeout, expected) in
+        [("1", None, 1000), ("200", None, 1000), ("1", Some("400"), 400), ("3000", None, 3000)]
+    {
+        let timeout = timeout.map(|timeout| ("OTEL_METRIC_EXPORT_TIMEOUT", timeout));
+        let pairs: Vec<_> = [("OTEL_METRIC_EXPORT_INTERVAL", interval)].into_iter().chain(timeout).collect();
+        let settings = read(&pairs);
+        let exporter = settings.exporter_settings(Signal::Metrics, false, 0);
+        assert_eq!(exporter.request_timeout, Duration::from_millis(expected), "{pairs:?}");
+        assert_eq!(settings.warnings.len(), 0, "{:?}", settings.warnings);
+    }
+    let pairs = [("OTEL_METRIC_EXPORT_INTERVAL", "1"), ("OTEL_METRIC_EXPORT_TIMEOUT", "2000")];
+    assert!(read(&pairs).warnings[0].problem.ends_with("lowered to 1000 ms"));
+}
+
+#[test]
+fn a_limit_of_an_export_that_was_meant_in_seconds_is_noticed() {
+    for name in ["OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BLRP_EXPORT_TIMEOUT", "OTEL_METRIC_EXPORT_TIMEOUT"] {
+        let problems = |value| {
+            read(&[(name, value)]).warnings.iter().map(|warning| warning.problem.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(problems("1"), ["this is milliseconds; were seconds meant?"], "{name}");
+        assert_eq!(problems("0"), [""; 0], "no limit: {name}");
+        assert_eq!(problems("100"), [""; 0], "{name}");
+    }
+}
+
+#[test]
 fn an_exporter_is_told_what_is_said_of_its_signal() {
     let settings = read(&[
         ("OTEL_BLRP_SCHEDULE_DELAY", "70"),
