@@ -312,12 +312,20 @@ fn say(warning: &Warning) {
                 "two instruments have one name, or one in Prometheus, and measurements of the second are lost: a rule of metrics.rules can name it otherwise"
             );
         }
-        Warning::SeriesOverflow { instance, name, is_of_worker } => {
+        Warning::SeriesOverflow { instance, name, is_of_worker: false } => {
             tracing::warn!(
                 instance = ?instance,
                 instrument = %name,
-                limit = if *is_of_worker { "worker" } else { "instrument" },
+                limit = "instrument",
                 "an instrument has no room for more series, and further ones are counted together as otel.metric.overflow: is an attribute an identifier?"
+            );
+        }
+        Warning::SeriesOverflow { instance, name, is_of_worker: true } => {
+            tracing::warn!(
+                instance = ?instance,
+                instrument = %name,
+                limit = "worker",
+                "a worker has no room for more series, and further ones of this and any other instrument are counted together as otel.metric.overflow: is an attribute an identifier?"
             );
         }
         Warning::TooManyInstruments { instance, name } => {
