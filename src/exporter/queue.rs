@@ -49,8 +49,8 @@ pub struct QueueSettings {
     /// bridge carries hundreds of workers, so without the variable the bytes alone are bounded. With a state directory,
     /// what is beyond goes to disk.
     pub max_items: Option<u64>,
-    /// Bytes on disk, where there is a state directory. A checkpoint keeps all that is in memory even so, so up to
-    /// `max_bytes` may come on top.
+    /// Bytes on disk, where there is a state directory. The oldest give way beyond it; a checkpoint writes what is in memory,
+    /// so it bounds that too.
     pub max_spool_bytes: u64,
     /// Batches go one by one, the oldest first, for a peer that refuses what is older than what it has: Prometheus takes no
     /// point before the last one of its series, and throws away the whole request.

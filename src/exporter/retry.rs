@@ -49,8 +49,8 @@ pub struct RetrySettings {
     /// A batch that was not taken for this long is given up, though there be room. Time that the program did not run counts
     /// where the batch was on disk.
     pub max_elapsed: Duration,
-    /// A batch that was not taken for this long gives its room to new ones where there is none left, in memory or, with a
-    /// state directory, on disk.
+    /// A batch that was not taken for this long gives its room in memory to new ones where there is none left. On disk the
+    /// oldest gives way whatever its age: what is new must be there, for nothing would bring it back after a crash.
     pub gives_way_after: Duration,
 }
 

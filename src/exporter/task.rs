@@ -142,7 +142,9 @@ async fn change(durable: &mut Option<watch::Receiver<Commit>>) {
 impl Drop for Task {
     fn drop(&mut self) {
         let now = self.shared.now();
-        let left = self.shared.with(now, |pipeline| pipeline.close(now));
+        let (left, notices) =
+            self.shared.with(now, |pipeline| (pipeline.close(now), pipeline.take_notices()));
+        self.say(notices, now);
         if left > 0 {
             tracing::warn!(items = left, "gave up what was not delivered before the shutdown's deadline");
         }

@@ -1,6 +1,7 @@
 //! Delivery with real faults: whatever the peer does, both sides' sums are equal to the item, and no span is wrong.
 
 mod answers;
+mod bounds;
 mod chaos;
 mod collector;
 mod connections;

@@ -1,5 +1,6 @@
 //! What an answer does: to its batch, to the peer's record, and to what is sent later.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{MAX_ERROR_BYTES, Notice, Pipeline, SMALL_ITEM_BYTES, split};
@@ -72,6 +73,8 @@ impl Pipeline {
         self.queue.put_back(id, now, |failures| {
             backoff(retry, failures, rng).max(delay.unwrap_or_default().min(MAX_SERVER_DELAY))
         });
+        // As long as it was on its way it may have taken more room than there is.
+        self.make_disk_room(&mut BTreeSet::new());
         self.notices.push(Notice::WillRetry { error });
     }
 
@@ -155,7 +158,7 @@ impl Pipeline {
         let count = ids.len();
         // All of them are on disk before the first is sent: they have the same origins, so that the fate of one would
         // otherwise pass for the fate of all.
-        ids.into_iter().for_each(|id| self.spool(id, true, now));
+        self.spool(ids.into_iter().collect(), true, now);
         if let Some(name) = whole.spool() {
             self.outbox.forget(name);
         }

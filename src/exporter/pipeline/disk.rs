@@ -1,4 +1,14 @@
 //! What goes to disk, and comes back.
+//!
+//! Every batch that is written goes through [`Pipeline::spool`], which makes room for it first: whoever writes, for want of
+//! memory, for a checkpoint or in pieces, the oldest give way until what is on disk is within its bound. What a checkpoint
+//! writes cannot stay in memory alone, for the engine will not make it again; so where all that waits is more than the bound,
+//! the oldest of it gives way without having been written.
+//!
+//! Law: after every call the copies on disk take [`max_spool_bytes`](super::QueueSettings::max_spool_bytes) at most, or, where
+//! the requests on their way alone take more, what these take: a request that may have arrived already does not give way.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -40,6 +50,8 @@ impl Pipeline {
             self.counts.made += entry.items;
             self.queue.recover(entry, now);
         }
+        // The bound may have been another.
+        self.make_disk_room(&mut BTreeSet::new());
     }
 
     /// What is to be written, in this order and as one. Say [`pushed`](Self::pushed) before the next call.
@@ -60,16 +72,14 @@ impl Pipeline {
         self.queue.note_store(durable, works, now);
     }
 
-    /// Writes everything that is not on disk, the batch being filled and what is in flight included. `afresh`: the store
-    /// has dropped what was not durable.
+    /// Writes everything that is not on disk, the batch being filled and what is in flight included, as far as the bound of
+    /// the disk goes; beyond it the oldest give way. `afresh`: the store has dropped what was not durable.
     pub fn persist_all(&mut self, afresh: bool, now: Now) {
         if afresh {
             self.forget_doubtful_copies();
         }
         self.flush(now);
-        for id in self.queue.uncopied().collect::<Vec<_>>() {
-            self.spool(id, false, now.mono);
-        }
+        self.spool(self.queue.uncopied().collect(), false, now.mono);
     }
 
     /// What is to be read next. Answer each with [`loaded`](Self::loaded).
@@ -108,23 +118,44 @@ impl Pipeline {
                 return;
             }
             if entry.copy.is_none() {
-                let size_bytes = entry.size_bytes;
-                while !self.queue.has_disk_room(size_bytes) {
-                    let age = self.settings.retry.gives_way_after;
-                    let Some(oldest) = self.queue.drop_older_than(age, now) else { return };
-                    self.note_gave_way(&oldest);
-                }
-                self.spool(id, false, now);
+                self.spool(BTreeSet::from([id]), false, now);
             }
             self.queue.leave(id);
         }
     }
 
-    /// Writes a batch. `first`: it is not sent before.
-    pub(super) fn spool(&mut self, id: BatchId, first: bool, now: Monotonic) {
-        let Some(name) = self.outbox.name() else { return };
-        if let Some(entry) = self.queue.copy(id, name, first, now) {
-            self.outbox.spool(name, entry);
+    /// Writes batches that are only in memory, but for those that give way. `first`: they are not sent before.
+    pub(super) fn spool(&mut self, mut ids: BTreeSet<BatchId>, first: bool, now: Monotonic) {
+        self.make_disk_room(&mut ids);
+        for id in ids {
+            let Some(name) = self.outbox.name() else { return };
+            if let Some(entry) = self.queue.copy(id, name, first, now) {
+                self.outbox.spool(name, entry);
+            }
+        }
+    }
+
+    /// Lets the oldest give way until the disk has room for `coming`, which are not on it. Those of them that give way
+    /// themselves leave `coming`.
+    pub(super) fn make_disk_room(&mut self, coming: &mut BTreeSet<BatchId>) {
+        if !self.outbox.has_store() {
+            return;
+        }
+        // One that has no room by itself must not cost all the others theirs.
+        for id in coming.clone() {
+            if let Some(entry) = self.queue.drop_larger_than_disk(id) {
+                coming.remove(&id);
+                self.note_gave_way(&entry);
+            }
+        }
+        let mut bytes: u64 = coming.iter().map(|id| self.queue.batch_bytes(*id)).sum();
+        while !self.queue.has_disk_room(coming.len(), bytes) {
+            // The rest is on its way to the peer.
+            let Some((id, oldest)) = self.queue.drop_oldest_on_disk(coming) else { return };
+            if coming.remove(&id) {
+                bytes -= oldest.size_bytes as u64;
+            }
+            self.note_gave_way(&oldest);
         }
     }
 

@@ -37,6 +37,10 @@ impl Outbox {
         self.names = Some(names);
     }
 
+    pub(super) fn has_store(&self) -> bool {
+        self.names.is_some()
+    }
+
     pub(super) fn take(&mut self) -> Vec<Op> {
         std::mem::take(&mut self.ops)
     }

@@ -237,11 +237,33 @@ impl Queue {
         }
     }
 
-    /// Whether the disk's bounds let one more batch be written.
+    /// Whether the disk's bounds let `batches` more of `bytes` in all be written.
     #[must_use]
-    pub fn has_disk_room(&self, size_bytes: usize) -> bool {
-        self.disk.copies_bytes + size_bytes as u64 <= self.settings.max_spool_bytes
-            && self.disk.copies.len() < MAX_SPOOLED_BATCHES
+    pub fn has_disk_room(&self, batches: usize, bytes: u64) -> bool {
+        self.disk.copies_bytes + bytes <= self.settings.max_spool_bytes
+            && self.disk.copies.len() + batches <= MAX_SPOOLED_BATCHES
+    }
+
+    /// Takes out a batch that waits, if it is larger than all the room on disk.
+    pub fn drop_larger_than_disk(&mut self, id: BatchId) -> Option<Entry> {
+        let entry = self.entries.get(&id)?;
+        let is_larger = entry.size_bytes as u64 > self.settings.max_spool_bytes;
+        if is_larger && !matches!(entry.place, Place::Flying(_)) { self.take(id) } else { None }
+    }
+
+    /// Takes out the oldest batch that waits and has room on disk, or is one of `coming`, which are to be written.
+    pub fn drop_oldest_on_disk(&mut self, coming: &BTreeSet<BatchId>) -> Option<(BatchId, Entry)> {
+        let (&id, _) = self.entries.iter().find(|(id, entry)| {
+            let waits = !matches!(entry.place, Place::Flying(_));
+            waits && (entry.copy.is_some() || coming.contains(*id))
+        })?;
+        Some((id, self.take(id)?))
+    }
+
+    /// How large a batch is, wherever it is.
+    #[must_use]
+    pub fn batch_bytes(&self, id: BatchId) -> u64 {
+        self.entries.get(&id).map_or(0, |entry| entry.size_bytes as u64)
     }
 
     /// Batches without a copy, oldest first.

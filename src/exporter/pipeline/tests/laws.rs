@@ -8,7 +8,8 @@ use crate::exporter::refusal::HttpRefusal;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Admit,
+    /// With a name of at least so many bytes.
+    Admit(usize),
     SampleOut,
     Begin,
     Settle(usize, Outcome),
@@ -35,23 +36,29 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(refused()),
     ];
     prop_oneof![
-        60 => Just(Step::Admit),
+        50 => Just(Step::Admit(0)),
+        10 => (0_usize..3000).prop_map(Step::Admit),
         5 => Just(Step::SampleOut),
         40 => Just(Step::Begin),
         40 => (any::<usize>(), outcome).prop_map(|(which, outcome)| Step::Settle(which, outcome)),
         20 => (0..2000 * SECOND).prop_map(Step::Wait),
         30 => Just(Step::Commit),
         20 => Just(Step::Load),
-        5 => Just(Step::Persist),
+        10 => Just(Step::Persist),
         1 => Just(Step::Drain),
         1 => Just(Step::Close),
     ]
 }
 
-fn tight(in_order: bool) -> PipelineSettings {
+/// From what holds nothing to what holds all that memory does.
+fn any_spool_bytes() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(8000), 0_u64..8000, 0_u64..1000]
+}
+
+fn tight(in_order: bool, max_spool_bytes: u64) -> PipelineSettings {
     PipelineSettings {
         batch: BatchSettings { max_items: Some(3), ..BatchSettings::default() },
-        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes: 8000, in_order },
+        queue: QueueSettings { max_bytes: 6000, max_items: Some(12), max_spool_bytes, in_order },
         ..settings()
     }
 }
@@ -62,13 +69,27 @@ struct Run {
     flying: Vec<ExportRequest>,
     /// By ordinal, how often.
     sent: BTreeMap<u64, u32>,
+    max_spool_bytes: u64,
+    /// Bytes in flight, at most so far.
+    most_flying: u64,
 }
 
 impl Run {
+    fn new(settings: PipelineSettings) -> Self {
+        let max_spool_bytes = settings.queue.max_spool_bytes;
+        Self {
+            rig: Rig::new(settings),
+            flying: Vec::new(),
+            sent: BTreeMap::new(),
+            max_spool_bytes,
+            most_flying: 0,
+        }
+    }
+
     fn step(&mut self, step: Step) {
         let rig = &mut self.rig;
         match step {
-            Step::Admit => drop(rig.admit()),
+            Step::Admit(bytes) => drop(rig.admit_long(bytes)),
             Step::SampleOut => {
                 rig.store.journal(rig.next_ordinal + 1);
                 let origin = Some((0, rig.next_ordinal));
@@ -110,6 +131,16 @@ impl Run {
         // A store that breaks gives back what was on its way to disk, which may be as much again.
         assert!(snapshot.queued_bytes <= 2 * 6000 + 1000, "{snapshot:?}");
         assert!(snapshot.requests_in_flight <= 2);
+        // What is on its way is on disk even if that has too little room.
+        let flying: u64 = self.flying.iter().map(|request| request.body.len() as u64).sum();
+        assert!(snapshot.spooled_bytes <= self.max_spool_bytes.max(flying), "{flying} fly: {snapshot:?}");
+        self.most_flying = self.most_flying.max(flying);
+    }
+
+    /// What a crash would leave at this instant.
+    fn ensure_disk_within_bound(&self) {
+        let on_disk: u64 = self.rig.store.batches.values().map(|batch| batch.body.len() as u64).sum();
+        assert!(on_disk <= self.max_spool_bytes.max(self.most_flying), "{on_disk} bytes are on disk");
     }
 }
 
@@ -117,11 +148,11 @@ proptest! {
     /// Whatever happens without a store, in whatever order, the sums add up and the bounds hold.
     #[test]
     fn without_a_store_the_sums_always_add_up(in_order: bool, steps in vec(any_step(), 0..200)) {
-        let mut pipeline = pipeline(tight(in_order));
+        let mut pipeline = pipeline(tight(in_order, 0));
         let (mut now, mut flying) = (0, Vec::new());
         for step in steps {
             match step {
-                Step::Admit => drop(admit(&mut pipeline, now)),
+                Step::Admit(_) => drop(admit(&mut pipeline, now)),
                 Step::SampleOut => pipeline.sampled_out(None),
                 Step::Begin => flying.extend(begin(&mut pipeline, now)),
                 Step::Settle(which, outcome) if !flying.is_empty() => {
@@ -145,9 +176,14 @@ proptest! {
     /// it is refused; nothing is delivered more than twice, and nothing that is known to be delivered a second time; nothing
     /// is sent before its inputs are durable.
     #[test]
-    fn a_crash_loses_and_doubles_nothing_in_the_sums(in_order: bool, steps in vec(any_step(), 0..250)) {
-        let mut run = Run { rig: Rig::new(tight(in_order)), flying: Vec::new(), sent: BTreeMap::new() };
-        steps.into_iter().for_each(|step| run.step(step));
+    fn a_crash_loses_and_doubles_nothing_in_the_sums(
+        in_order: bool, max_spool_bytes in any_spool_bytes(), steps in vec(any_step(), 0..250),
+    ) {
+        let mut run = Run::new(tight(in_order, max_spool_bytes));
+        for step in steps {
+            run.step(step);
+            run.ensure_disk_within_bound();
+        }
         // Requests on their way may arrive, though nobody hears the answer: `sent` counts them.
         let store = run.rig.crash();
         let settled: Vec<_> = store.settled.clone();
@@ -161,7 +197,7 @@ proptest! {
             .flat_map(|batch| names(&batch.body))
             .map(|name| name.parse().unwrap())
             .collect();
-        let mut roomy = PipelineSettings { batch: tight(in_order).batch, ..settings() };
+        let mut roomy = PipelineSettings { batch: tight(in_order, 0).batch, ..settings() };
         roomy.queue.in_order = in_order;
         let mut again = Rig::on(store, roomy, run.rig.now);
         let needs = again.store.durable;
@@ -202,8 +238,10 @@ proptest! {
     /// A store that breaks and works again, at any instant: the sums add up after every call, and what is not refused is
     /// delivered.
     #[test]
-    fn a_store_that_breaks_at_any_instant_costs_nothing(in_order: bool, steps in vec((any_step(), 0_u8..20), 0..250)) {
-        let mut run = Run { rig: Rig::new(tight(in_order)), flying: Vec::new(), sent: BTreeMap::new() };
+    fn a_store_that_breaks_at_any_instant_costs_nothing(
+        in_order: bool, max_spool_bytes in any_spool_bytes(), steps in vec((any_step(), 0_u8..20), 0..250),
+    ) {
+        let mut run = Run::new(tight(in_order, max_spool_bytes));
         run.rig.store.journalled = u64::MAX;
         for (step, trouble) in steps {
             match trouble {
@@ -233,6 +271,28 @@ proptest! {
         let snapshot = run.rig.snapshot();
         prop_assert_eq!(snapshot.queued_items + snapshot.spooled, 0);
         prop_assert!(!snapshot.refused.contains_key("spool_damaged"), "{:?}", snapshot);
+    }
+}
+
+proptest! {
+    /// A start with less room than the run before left taken.
+    #[test]
+    fn a_start_with_less_room_keeps_the_newest(
+        in_order: bool, max_spool_bytes in 0_u64..4000, steps in vec(any_step(), 0..250),
+    ) {
+        let mut run = Run::new(tight(in_order, 8000));
+        steps.into_iter().for_each(|step| run.step(step));
+        let store = run.rig.crash();
+        let left: u64 = store.batches.values().map(|batch| batch.entry.items).sum();
+        let mut again = Rig::on(store, tight(in_order, max_spool_bytes), run.rig.now);
+        let snapshot = again.snapshot();
+        prop_assert!(snapshot.spooled_bytes <= max_spool_bytes);
+        again.commit();
+        let kept: Vec<_> = again.store.left();
+        prop_assert_eq!(kept.iter().map(|entry| entry.bytes).sum::<u64>(), snapshot.spooled_bytes);
+        prop_assert_eq!(kept.iter().map(|entry| entry.items).sum::<u64>(), snapshot.spooled);
+        let gave_way = snapshot.refused.get("gave_way").copied().unwrap_or(0);
+        prop_assert!(left <= snapshot.spooled + gave_way);
     }
 }
 

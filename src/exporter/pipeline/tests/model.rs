@@ -161,14 +161,23 @@ impl Rig {
 
     /// The engine's next output, with its number as name.
     pub(super) fn admit(&mut self) -> Result<(), Refusal> {
+        self.admit_long(0)
+    }
+
+    /// The same, with a number of at least so many digits.
+    pub(super) fn admit_long(&mut self, digits: usize) -> Result<(), Refusal> {
         let needs = self.store.journal(self.next_ordinal + 1);
-        self.admit_again(self.next_ordinal, needs)
+        self.admit_named(self.next_ordinal, digits, needs)
     }
 
     pub(super) fn admit_again(&mut self, ordinal: u64, needs: Commit) -> Result<(), Refusal> {
+        self.admit_named(ordinal, 0, needs)
+    }
+
+    fn admit_named(&mut self, ordinal: u64, digits: usize, needs: Commit) -> Result<(), Refusal> {
         self.next_ordinal = self.next_ordinal.max(ordinal + 1);
         let provenance = Provenance { origin: Some((0, ordinal)), needs };
-        let span = encoded(&format!("{ordinal:05}"));
+        let span = encoded(&format!("{ordinal:0digits$}", digits = digits.max(5)));
         self.act(|pipeline, now| pipeline.admit(&source(1), &span, 1, provenance, now))
     }
 

@@ -71,28 +71,99 @@ fn a_bound_of_items_is_obeyed_and_the_rest_is_on_disk() {
     assert_eq!(rig.deliver_all(), all(100));
 }
 
+fn with_disk_of(max_spool_bytes: u64) -> PipelineSettings {
+    let queue = QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes, in_order: false };
+    PipelineSettings { queue, ..settings() }
+}
+
+fn kept(snapshot: &ExportSnapshot) -> usize {
+    usize::try_from(snapshot.queued_items + snapshot.spooled).unwrap()
+}
+
+/// What is left, by number.
+fn delivered_by_number(rig: &mut Rig) -> Vec<String> {
+    let mut delivered = rig.deliver_all();
+    delivered.sort();
+    delivered
+}
+
 #[test]
-fn a_full_disk_bound_lets_the_old_give_way_and_refuses_what_is_new_before() {
-    let queue = QueueSettings { max_bytes: 4000, max_items: None, max_spool_bytes: 8000, in_order: false };
-    let mut rig = Rig::new(PipelineSettings { queue, ..settings() });
-    let fill = |rig: &mut Rig| {
-        for _ in 0..100 {
-            // Refused or not: it is counted.
-            let _ = rig.admit();
-            rig.commit();
-        }
-    };
-    fill(&mut rig);
-    let refused = rig.snapshot().refused;
-    assert!(refused["queue_full"] > 10 && !refused.contains_key("gave_way"), "{refused:?}");
-    rig.now = 601 * SECOND;
-    fill(&mut rig);
+fn a_full_disk_bound_lets_the_oldest_give_way_to_what_is_new() {
+    let mut rig = Rig::new(with_disk_of(8000));
+    for _ in 0..200 {
+        rig.admit().unwrap();
+        rig.commit();
+        assert!(rig.snapshot().spooled_bytes <= 8000);
+    }
     let snapshot = rig.snapshot();
-    assert!(snapshot.refused["gave_way"] > 10, "{snapshot:?}");
-    assert!(snapshot.spooled_bytes <= 8000);
+    assert!(snapshot.refused["gave_way"] > 100, "{snapshot:?}");
     assert!(rig.notices.iter().any(|notice| matches!(notice, Notice::GaveWay { .. })));
-    rig.commit();
     assert_eq!(rig.store.refused, snapshot.refused);
+    let delivered = delivered_by_number(&mut rig);
+    // While it is read, what is new may need room.
+    assert!((20..=kept(&snapshot)).contains(&delivered.len()), "{delivered:?}");
+    assert_eq!(delivered, all(200)[200 - delivered.len()..], "the newest");
+}
+
+/// What memory holds goes to disk at each checkpoint, and is within the bound there too.
+#[test]
+fn checkpoints_keep_the_bound_of_the_disk() {
+    let mut rig = Rig::new(PipelineSettings {
+        queue: QueueSettings { max_spool_bytes: 2000, ..QueueSettings::default() },
+        ..settings()
+    });
+    for checkpoints in 1..=5 {
+        for _ in 0..20 {
+            rig.admit().unwrap();
+            rig.commit();
+            fail(&mut rig);
+        }
+        rig.persist(false);
+        rig.commit();
+        let snapshot = rig.snapshot();
+        let on_disk: u64 = rig.store.left().iter().map(|entry| entry.bytes).sum();
+        assert_eq!(on_disk, snapshot.spooled_bytes);
+        assert!((1500..=2000).contains(&on_disk), "as much as there is room for: {on_disk}");
+        let gave_way = checkpoints * 20 - kept(&snapshot) as u64;
+        assert_eq!(rig.store.refused, BTreeMap::from([("gave_way", gave_way)]));
+    }
+    let kept = kept(&rig.snapshot());
+    rig.now += 60 * SECOND;
+    assert_eq!(delivered_by_number(&mut rig), all(100)[100 - kept..]);
+}
+
+/// It must not cost the others their room, for it has none even so.
+#[test]
+fn a_batch_larger_than_the_bound_of_the_disk_gives_way_alone() {
+    let mut rig = Rig::new(with_disk_of(1500));
+    rig.admit().unwrap();
+    rig.admit_long(2000).unwrap();
+    rig.admit().unwrap();
+    rig.persist(false);
+    rig.commit();
+    assert_eq!(rig.store.refused, BTreeMap::from([("gave_way", 1)]));
+    assert_eq!(rig.deliver_all(), ["00000", "00002"]);
+}
+
+/// It may have arrived already. When it comes back the bound holds for it too.
+#[test]
+fn a_request_on_its_way_does_not_give_way_until_it_has_failed() {
+    let mut rig = Rig::new(with_disk_of(1500));
+    rig.admit_long(2000).unwrap();
+    rig.admit().unwrap();
+    rig.commit();
+    let request = rig.begin().unwrap();
+    rig.persist(false);
+    rig.commit();
+    let snapshot = rig.snapshot();
+    assert_eq!(snapshot.spooled_bytes, request.body.len() as u64);
+    assert_eq!(snapshot.refused, BTreeMap::from([("gave_way", 1)]));
+    rig.settle(request.id, retry(None));
+    rig.commit();
+    let snapshot = rig.snapshot();
+    assert_eq!((snapshot.spooled_bytes, snapshot.queued_items), (0, 0));
+    assert_eq!(rig.store.refused, BTreeMap::from([("gave_way", 2)]));
+    assert!(rig.store.batches.is_empty());
 }
 
 #[test]
