@@ -92,6 +92,8 @@ pub struct ItemTooLarge {
 #[derive(Debug)]
 pub struct Batcher {
     settings: BatchSettings,
+    /// Bytes that only an item that is larger alone may take a batch past.
+    fills_at: usize,
     resources: Resources,
     /// The encoded `InstrumentationScope`, as field 1 of `ScopeSpans`.
     scope_field: Vec<u8>,
@@ -125,6 +127,7 @@ impl Batcher {
         scope().encode_length_delimited(&mut scope_field).expect("a vector grows");
         Self {
             settings,
+            fills_at: usize::MAX,
             resources: Resources::new(resources),
             scope_field,
             groups: Vec::new(),
@@ -159,7 +162,9 @@ impl Batcher {
             added += self.group_bytes(&resource);
         }
         let mut before = None;
-        let is_beyond = self.items > 0 && self.settings.max_items.is_some_and(|max| self.items + items > max);
+        let is_beyond = self.items > 0
+            && (self.settings.max_items.is_some_and(|max| self.items + items > max)
+                || self.size_bytes + added > self.fills_at);
         if is_beyond || self.size_bytes + added > self.settings.max_bytes {
             resource = self.resources.encoded(source);
             added = element.len() + self.group_bytes(&resource);
@@ -183,6 +188,11 @@ impl Batcher {
     /// Changes the bound of bytes, for what comes next.
     pub fn set_max_bytes(&mut self, max_bytes: usize) {
         self.settings.max_bytes = max_bytes;
+    }
+
+    /// Has batches of several items filled with so many bytes at most, whatever else a request may hold.
+    pub fn set_fills_at(&mut self, bytes: usize) {
+        self.fills_at = bytes;
     }
 
     /// What an item would add, its worker's resource included.
@@ -427,6 +437,21 @@ mod tests {
         assert!(push(1).is_empty());
         assert_eq!(push(9), [1, 9]);
         assert_eq!(batcher.flush(), None);
+    }
+
+    #[test]
+    fn batches_may_be_smaller_than_requests_where_their_items_are() {
+        let mut batcher = batcher(100, 5000);
+        batcher.set_fills_at(1000);
+        let mut sizes = Vec::new();
+        for length in [300, 300, 300, 3000, 300, 300] {
+            let full = push(&mut batcher, 1, &"a".repeat(length)).unwrap();
+            sizes.extend(full.iter().map(|batch| batch.body.len()));
+        }
+        sizes.extend(batcher.flush().map(|batch| batch.body.len()));
+        let large: Vec<_> = sizes.iter().filter(|size| **size > 1000).collect();
+        assert!(large.len() == 1 && *large[0] > 3000 && sizes.len() >= 4, "{sizes:?}");
+        assert!(push(&mut batcher, 1, &"b".repeat(5000)).is_err());
     }
 
     #[test]

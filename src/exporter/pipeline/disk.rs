@@ -20,9 +20,15 @@ use crate::exporter::refusal::Refusal;
 use crate::store::{Commit, Op, SignalSums, SpoolEntry, SpoolId};
 use crate::time::{Monotonic, Now};
 
+/// Batches that the bound of the disk holds at least, as far as their items let it: the oldest gives way as a whole, and one
+/// that has no room by itself is lost at the next checkpoint.
+const MIN_SPOOLED_BATCHES: u64 = 8;
+
 impl Pipeline {
     /// From now on there is a store. `names` gives out names in it.
     pub fn set_store(&mut self, names: SpoolNames) {
+        let fills_at = self.queue.settings().max_spool_bytes / MIN_SPOOLED_BATCHES;
+        self.batcher.set_fills_at(usize::try_from(fills_at).unwrap_or(usize::MAX));
         self.outbox.set_names(names);
     }
 

@@ -132,6 +132,25 @@ fn checkpoints_keep_the_bound_of_the_disk() {
     assert_eq!(delivered_by_number(&mut rig), all(100)[100 - kept..]);
 }
 
+/// A request of the usual size would be larger than a small disk's room.
+#[test]
+fn batches_are_small_where_the_disk_has_little_room() {
+    let batch = BatchSettings { max_items: None, ..BatchSettings::default() };
+    let queue = QueueSettings { max_spool_bytes: 20_000, ..QueueSettings::default() };
+    let mut rig = Rig::new(PipelineSettings { batch, queue, ..settings() });
+    for _ in 0..5 {
+        (0..20).for_each(|_| rig.admit_long(1000).unwrap());
+        rig.persist(false);
+        rig.commit();
+    }
+    let sizes: Vec<_> = rig.store.left().iter().map(|entry| entry.bytes).collect();
+    assert!(sizes.iter().all(|bytes| *bytes <= 2500), "{sizes:?}");
+    assert!(sizes.iter().sum::<u64>() > 17_500, "the room is used: {sizes:?}");
+    let snapshot = rig.snapshot();
+    assert_eq!(snapshot.refused.keys().collect::<Vec<_>>(), [&"gave_way"]);
+    assert_eq!(kept(&snapshot) as u64 + snapshot.refused["gave_way"], 100);
+}
+
 /// It must not cost the others their room, for it has none even so.
 #[test]
 fn a_batch_larger_than_the_bound_of_the_disk_gives_way_alone() {
