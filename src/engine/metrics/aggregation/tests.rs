@@ -1,5 +1,6 @@
 //! What holds for series as a whole.
 
+mod limits;
 mod model;
 mod property;
 mod restart;
@@ -15,6 +16,7 @@ use crate::engine::metrics::measured::{Measured, Pairs, PointKeys, Weight};
 use crate::engine::metrics::point::{Metric, Points};
 use crate::time::{Monotonic, Now};
 
+const INT: fn(i64) -> Number = Number::Int;
 const WINDOW: Duration = Duration::from_millis(500);
 /// When the tests begin.
 const EPOCH_NS: i64 = 1_700_000_000_000_000_000;
@@ -131,4 +133,14 @@ fn numbers(metrics: &[Metric]) -> Vec<(String, f64, f64, Option<Number>)> {
             Points::Histogram(_) | Points::Exponential(_) => panic!("not of numbers: {metric:?}"),
         })
         .collect()
+}
+
+/// The attributes of a point.
+fn attribute(metric: &Metric, at: usize) -> String {
+    let list = match &metric.points {
+        Points::Gauge(points) | Points::Sum(points) => &points[at].attributes,
+        Points::Histogram(points) => &points[at].attributes,
+        Points::Exponential(points) => &points[at].attributes,
+    };
+    format!("{list:?}")
 }

@@ -4,8 +4,6 @@ use super::*;
 use crate::engine::metrics::settings::{HistogramAggregation, MetricRule};
 use crate::store::RowKey;
 
-const INT: fn(i64) -> Number = Number::Int;
-
 type Rows = Vec<(RowKey, Vec<u8>)>;
 
 /// Everything that is to be written, and how many rows that does not need any more.
