@@ -13,7 +13,7 @@
 mod bounds;
 mod explain;
 mod instruments;
-mod layouts;
+mod known_keys;
 mod maker;
 pub(crate) mod names;
 mod plan;
@@ -321,7 +321,7 @@ fn hand_on(
                 let (begin, keys) = (pairs.len(), rules.keys(list));
                 let hash = match metadata {
                     Metadata::Event(event) => {
-                        plan.layouts.gather((list, keys), event, &mut plan.left_off, &mut pairs)
+                        plan.keys.gather((list, keys), event, &mut plan.left_off, &mut pairs)
                     }
                     Metadata::Span(attributes) => {
                         keys.of_span(attributes, |key| plan.left_off.note(key), &mut pairs)
@@ -334,12 +334,12 @@ fn hand_on(
         };
         let attributes = PointKeys::in_order(&pairs[known.place], known.hash);
         let (instrument, number) = (&target.instrument, target.number);
-        let taken = take(&Measured { instrument, number, value, attributes });
-        seen.push(in_prometheus);
-        if let Err(loss) = taken {
+        if let Err(loss) = take(&Measured { instrument, number, value, attributes }) {
+            // Another that is the same quantity may find its place.
             measurement.lost.note(loss);
             continue;
         }
+        seen.push(in_prometheus);
         measurement.measured += 1;
         verdict.measured += 1;
     }

@@ -108,6 +108,22 @@ fn what_an_event_says_twice_counts_once_and_is_noted() {
     assert!(bench.points("memory.rss_bytes").is_empty());
 }
 
+/// Names of one quantity come in any order, and only one of them may have a place.
+#[test]
+fn what_an_event_says_twice_counts_where_there_is_a_place_for_it() {
+    let mut bench = bench();
+    bench.send(&event("memory", 0).int("rss_bytes", 1));
+    bench.send(&event("memory", 0).float("rss_mb", 1.0).int("rss_bytes", 1 << 20));
+    let notes = bench.ledger().notes;
+    assert_eq!(
+        (bench.ledger().standalone, notes.measurements_conflict, notes.measurements_repeated),
+        (2, 1, 0)
+    );
+    bench.measured();
+    assert_eq!(only(&bench, "memory.rss_bytes"), (String::new(), 2, 1_048_577.0));
+    assert!(bench.points("memory.rss").is_empty());
+}
+
 #[test]
 fn a_conflict_is_told_once_and_its_measurement_is_lost() {
     let rule = |event: &str, instrument| MetricRule {

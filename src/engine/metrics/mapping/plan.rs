@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
 
-use super::layouts::Layouts;
+use super::known_keys::KnownKeys;
 use super::units::Scale;
 use crate::drops::DropReason;
 use crate::engine::metadata::truncated;
@@ -67,7 +67,7 @@ pub(super) struct Plan {
     /// The places of the rules for its name, in their order; not looked for yet where absent.
     pub(super) rules: Option<Box<[usize]>>,
     pub(super) known: Known,
-    pub(super) layouts: Layouts,
+    pub(super) keys: KnownKeys,
     pub(super) left_off: LeftOff,
     pub(super) counts: Counts,
 }
@@ -216,7 +216,7 @@ impl Plan {
             is_span,
             rules: None,
             known: Known::default(),
-            layouts: Layouts::default(),
+            keys: KnownKeys::default(),
             left_off: LeftOff::default(),
             counts: Counts::default(),
         }

@@ -63,19 +63,25 @@ struct Key {
     is_hashed: bool,
 }
 
-/// One of several texts that becomes a point attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pick {
-    /// Where it is among them.
-    pub(super) at: usize,
+/// What a key's value becomes: the attribute of a name, where no key that stands before has a value for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Meaning {
     /// The place of its name.
     name: u8,
     /// That of its key.
     key: u8,
 }
 
+/// One of several texts that becomes a point attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pick {
+    /// Where it is among them.
+    at: usize,
+    meaning: Meaning,
+}
+
 /// Those of one point, in the order of their names.
-pub(super) type Picks = SmallVec<[Pick; 8]>;
+type Picks = SmallVec<[Pick; 8]>;
 
 impl KeySet {
     /// Of the established keys and `allow`, without what `deny` matches.
@@ -132,30 +138,24 @@ impl KeySet {
         &self.listed
     }
 
-    /// Which metadata of a standalone event become point attributes. `left_off` hears the keys that can be none, and `empty`
-    /// the places of those that would be one with a value.
-    pub(super) fn pick(
-        &self,
-        event: &Event<'_>,
-        left_off: impl FnMut(&str),
-        empty: impl FnMut(usize),
-    ) -> Picks {
-        self.picks(event.metadata.iter().map(|(key, value)| (*key, *value)), |key| &key.sent, left_off, empty)
+    /// What a metadata key's value becomes; of a key that is left off, nothing.
+    pub(super) fn meaning(&self, sent: &str) -> Option<Meaning> {
+        self.meaning_of(|key| *key.sent == *sent)
     }
 
-    /// Adds the point attributes of a standalone event of which these were picked.
+    /// Adds a standalone event's point attributes. `meaning` is [`KeySet::meaning`], whoever says it.
     pub(super) fn of_event<'a, 'e: 'a>(
         &'a self,
         event: &Event<'e>,
-        picks: &[Pick],
+        meaning: impl FnMut(&str) -> Option<Meaning>,
         pairs: &mut Pairs<'a>,
     ) -> PairsHash {
         let metadata = &event.metadata[..];
         let mut hash = PairsHash::default();
-        for pick in picks {
-            let (name, value) = (&self.names[usize::from(pick.name)], metadata[pick.at].1);
+        for Pick { at, meaning } in picks(metadata.iter().copied(), meaning) {
+            let (name, value) = (&self.names[usize::from(meaning.name)], metadata[at].1);
             // Each is put where it stays, and not moved there: what was just written in parts is slow to read as a whole.
-            if self.keys[usize::from(pick.key)].is_hashed {
+            if self.keys[usize::from(meaning.key)].is_hashed {
                 let shown = hashed(value);
                 hash.add(name.hash, &shown);
                 pairs.push((&name.text, Cow::Owned(shown)));
@@ -182,42 +182,49 @@ impl KeySet {
                 AttributeValue::Int(_) | AttributeValue::Float(_) | AttributeValue::Bool(_) => None,
             })
             .collect();
-        let left_off = |key: &str| left_off(sent_name(key));
         let mut hash = PairsHash::default();
-        let picks = self.picks(texts.iter().copied(), |key| &key.on_span, left_off, |_| {});
-        for pick in picks {
-            let name = &self.names[usize::from(pick.name)];
-            let shown = truncated(texts[pick.at].1, MAX_POINT_VALUE_BYTES);
+        let meaning = |on_span: &str| {
+            let meaning = self.meaning_of(|key| *key.on_span == *on_span);
+            if meaning.is_none() {
+                left_off(sent_name(on_span));
+            }
+            meaning
+        };
+        for Pick { at, meaning } in picks(texts.iter().copied(), meaning) {
+            let name = &self.names[usize::from(meaning.name)];
+            let shown = truncated(texts[at].1, MAX_POINT_VALUE_BYTES);
             hash.add(name.hash, shown);
             pairs.push((&name.text, Cow::Borrowed(shown)));
         }
         hash
     }
 
-    fn picks<'a>(
-        &self,
-        texts: impl Iterator<Item = (&'a str, &'a str)>,
-        spelt: impl Fn(&Key) -> &str,
-        mut left_off: impl FnMut(&str),
-        mut empty: impl FnMut(usize),
-    ) -> Picks {
-        let mut picks = Picks::new();
-        for (at, (key, value)) in texts.enumerate() {
-            match self.keys.iter().position(|known| *spelt(known) == *key) {
-                Some(place) if !value.is_empty() => {
-                    let key = u8::try_from(place).expect("lists of keys are short");
-                    picks.push(Pick { at, name: self.keys[place].name, key });
-                }
-                // Prometheus takes an empty label for none.
-                Some(_) => empty(at),
-                None => left_off(key),
-            }
-        }
-        // Places in the lists are in order already, so that sorting is cheap.
-        picks.sort_unstable_by_key(|pick| (pick.name, pick.key));
-        picks.dedup_by_key(|pick| pick.name);
-        picks
+    fn meaning_of(&self, is_it: impl FnMut(&Key) -> bool) -> Option<Meaning> {
+        let place = self.keys.iter().position(is_it)?;
+        Some(Meaning {
+            name: self.keys[place].name,
+            key: u8::try_from(place).expect("lists of keys are short"),
+        })
     }
+}
+
+/// Which of several texts become point attributes. Prometheus takes an empty label for none.
+fn picks<'a>(
+    texts: impl Iterator<Item = (&'a str, &'a str)>,
+    mut meaning: impl FnMut(&str) -> Option<Meaning>,
+) -> Picks {
+    let mut picks = Picks::new();
+    for (at, (key, value)) in texts.enumerate() {
+        if let Some(meaning) = meaning(key)
+            && !value.is_empty()
+        {
+            picks.push(Pick { at, meaning });
+        }
+    }
+    // Places in the lists are in order already, so that sorting is cheap.
+    picks.sort_unstable_by_key(|pick| pick.meaning);
+    picks.dedup_by_key(|pick| pick.meaning.name);
+    picks
 }
 
 /// The name of a key's point attribute.
@@ -249,12 +256,12 @@ mod tests {
 
     fn pairs(set: &KeySet, metadata: &[(&str, &str)]) -> Vec<(String, String)> {
         let event = Event { metadata: metadata.iter().copied().collect(), ..Event::default() };
-        owned(&of_event(set, &event, |_| {}))
+        owned(&of_event(set, &event))
     }
 
-    fn of_event<'a, 'e: 'a>(set: &'a KeySet, event: &Event<'e>, left_off: impl FnMut(&str)) -> Pairs<'a> {
+    fn of_event<'a, 'e: 'a>(set: &'a KeySet, event: &Event<'e>) -> Pairs<'a> {
         let mut pairs = Pairs::new();
-        set.of_event(event, &set.pick(event, left_off, |_| {}), &mut pairs);
+        set.of_event(event, |key| set.meaning(key), &mut pairs);
         pairs
     }
 
@@ -274,7 +281,6 @@ mod tests {
     #[test]
     fn names_are_those_of_spans_and_identifiers_are_left_off() {
         let set = general(&["pool_name"], &["device"]);
-        let mut left = Vec::new();
         let event = Event {
             metadata: [
                 ("tool", "search"),
@@ -287,12 +293,13 @@ mod tests {
             .collect(),
             ..Event::default()
         };
-        let found = of_event(&set, &event, |key| left.push(key.to_owned()));
+        let found = of_event(&set, &event);
         assert_eq!(
             owned(&found),
             expected(&[("error.type", "ValueError"), ("snakepit.pool", "p"), ("snakepit.tool", "search")])
         );
-        assert_eq!(left, ["session_id", "device"]);
+        let left = ["tool", "session_id", "device", "model"].map(|key| set.meaning(key).is_none());
+        assert_eq!(left, [false, true, true, false]);
     }
 
     #[test]
