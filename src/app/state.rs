@@ -218,7 +218,12 @@ pub(super) async fn checkpoints(
                 continue;
             }
         }
-        write_everything(&store, &shards, &exporters).instrument(lifecycle("checkpoint")).await;
+        let everything = write_everything(&store, &shards, &exporters).instrument(lifecycle("checkpoint"));
+        // Whoever stops this writes everything once more.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = everything => {}
+        }
         // If it is wanted once more, not at once.
         tokio::select! {
             () = stop.cancelled() => return,

@@ -99,8 +99,9 @@ impl Engine {
         }
     }
 
-    /// Writes so many bytes of the next checkpoint now, as they are in memory, and a row more at most. Whether no more than
-    /// about as much is left for the checkpoint itself; or more, where rows change as fast as they are written.
+    /// Writes so many bytes of the next checkpoint now, as they are in memory, and two rows more at most. Whether no more than
+    /// about as much is left for the checkpoint itself; or more, where rows change as fast as they are written, and of workers
+    /// whose own row is larger than that.
     pub fn prepare_checkpoint(&mut self, bytes: usize) -> bool {
         if !self.is_written {
             self.next_is_whole();
@@ -137,12 +138,14 @@ impl Engine {
     }
 
     /// Whether what is to be written will take no more than this, as far as that can be told without writing it.
-    fn has_no_more_than(&self, bytes: usize) -> bool {
+    fn has_no_more_than(&self, slice: usize) -> bool {
         let series = self.metrics.as_ref().map_or(0, |metrics| metrics.aggregation.unwritten());
-        let mut left = bytes.checked_sub(series * ROW_BYTES);
+        let mut left = slice.checked_sub(series * ROW_BYTES);
         for state in self.touched.iter().filter_map(|number| self.workers.get(number)) {
             let Some(most) = left else { return false };
-            left = most.checked_sub(ROW_BYTES + state.unwritten_bytes(most));
+            // Rows that are larger are left to the checkpoint anyhow.
+            let row = Some(state.row_bytes()).filter(|row| *row <= slice).unwrap_or_default();
+            left = most.checked_sub(ROW_BYTES + row + state.unwritten_bytes(most));
         }
         left.is_some()
     }

@@ -111,7 +111,9 @@ pub fn recover(
     let settled = Settled::new(recovered.known_origins());
     let is_undamaged = recovered.damaged.total() == 0 && recovered.set_aside.is_none();
     let is_there = recovered.damaged.heads == 0 && recovered.damaged.journal == 0;
-    let mut is_whole = is_there && recovered.set_aside.is_none() && !recovered.is_behind;
+    // A start that ended before its first commit leaves no shards: what it was told of the state is forgotten.
+    let has_engines = !recovered.shards.is_empty();
+    let mut is_whole = has_engines && is_there && recovered.set_aside.is_none() && !recovered.is_behind;
     let mut beginnings = Vec::new();
     let (mut replayed, mut made_again) = (0, Ordinals::default());
     for shard in std::mem::take(&mut recovered.shards) {

@@ -1,26 +1,34 @@
 //! The rows of a checkpoint that is being written, some of them before its time.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::engine::rows;
 use crate::store::RowKey;
 
-/// See above. The last put of a key holds, and a delete holds against all puts: no key is ever used again.
+/// See above. What is put under a key takes the place of what was put before, so that a draft takes what its rows take, however
+/// often they change. A delete holds against all puts: no key is ever used again.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
-    puts: Vec<(RowKey, Vec<u8>)>,
+    puts: BTreeMap<RowKey, Vec<u8>>,
     deletes: Vec<RowKey>,
     /// What the puts take in memory.
     bytes: usize,
-    /// It is full, for now, once they take so much.
+    /// What was written, superseded rows included.
+    written: usize,
+    /// It is full, for now, once so much was written.
     room: usize,
 }
 
 impl Draft {
     pub(crate) fn put(&mut self, key: RowKey, value: &impl Serialize) {
-        let row = (key, rows::encode(value));
-        self.bytes += size_of_val(&row) + row.1.capacity();
-        self.puts.push(row);
+        let value = rows::encode(value);
+        let bytes = row_bytes(&value);
+        self.bytes += bytes;
+        self.written += bytes;
+        let before = self.puts.insert(key, value);
+        self.bytes -= before.map_or(0, |before| row_bytes(&before));
     }
 
     pub(crate) fn delete(&mut self, key: RowKey) {
@@ -29,19 +37,23 @@ impl Draft {
 
     /// Makes room for so many bytes more, or for whatever comes.
     pub(crate) fn make_room(&mut self, bytes: Option<usize>) {
-        self.room = bytes.map_or(usize::MAX, |bytes| self.bytes.saturating_add(bytes.max(1)));
+        self.room = bytes.map_or(usize::MAX, |bytes| self.written.saturating_add(bytes.max(1)));
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= self.room
+        self.written >= self.room
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Its puts and its deletes.
+    /// Its puts, in the order of their keys, and its deletes.
     pub(crate) fn into_rows(self) -> (Vec<(RowKey, Vec<u8>)>, Vec<RowKey>) {
-        (self.puts, self.deletes)
+        (self.puts.into_iter().collect(), self.deletes)
     }
+}
+
+fn row_bytes(value: &Vec<u8>) -> usize {
+    size_of::<(RowKey, Vec<u8>)>() + value.capacity()
 }

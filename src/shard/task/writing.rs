@@ -90,13 +90,15 @@ impl ShardTask {
         self.pass_on(engine);
         let now = (self.clock)();
         let Some(journal) = &mut self.journal else { return };
-        if state.send(journal.whole(now, engine.checkpoint_all())).is_err() {
-            return;
-        }
-        // Whoever asked may give up: then it asks again.
-        let commit = written.wait_for(Option::is_some).await.ok().and_then(|commit| *commit);
-        if let Some(commit) = commit {
-            journal.written(commit);
+        let is_taken = state.send(journal.whole(now, engine.checkpoint_all())).is_ok();
+        let commit = match is_taken {
+            true => written.wait_for(Option::is_some).await.ok().and_then(|commit| *commit),
+            false => None,
+        };
+        match commit {
+            Some(commit) => journal.written(commit),
+            // Whoever asked gave up: what was written is nowhere.
+            None => engine.next_is_whole(),
         }
     }
 }
