@@ -378,7 +378,7 @@ async fn damage_leaves_every_sum_adding_up() -> Result<()> {
     .await
 }
 
-/// When its part of the disk is full too, a signal refuses what is new, and every sum knows.
+/// When its part of the disk is full, a signal's oldest give way, and every sum knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_share_of_the_disk_leaves_every_sum_adding_up() -> Result<()> {
     let mut stage = Stage::set()?;
@@ -393,7 +393,7 @@ async fn a_full_share_of_the_disk_leaves_every_sum_adding_up() -> Result<()> {
     let before =
         once(&bridge, |ledger| ledger.events.received == events && ledger.events.pending == 0).await?;
     for items in [&before.spans, &before.records] {
-        ensure!(items.refused.get("queue_full") > Some(&0), "{before:?}");
+        ensure!(items.refused.get("gave_way") > Some(&0), "{before:?}");
     }
     kill(bridge).await?;
     drop(worker);
