@@ -83,27 +83,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::exporter::batch::Batch;
     use crate::exporter::queue::QueueSettings;
+    use crate::exporter::queue::tests::{at, batch, begin};
     use crate::exporter::signal::Signal;
     use crate::store::{Commit, Origins, SpoolEntry, SpoolId};
-    use crate::time::{Monotonic, Now};
+    use crate::time::Monotonic;
 
     fn queue(max_bytes: usize) -> Queue {
         Queue::new(QueueSettings { max_bytes, in_order: true, ..QueueSettings::default() })
-    }
-
-    fn batch(bytes: usize) -> Batch {
-        Batch { body: Bytes::from(vec![0; bytes]), items: 1, needs: Commit(0), origins: Origins::new() }
-    }
-
-    fn at(mono: u64) -> Now {
-        Now { mono: Monotonic(mono), wall: UnixNanos(mono.cast_signed()) }
-    }
-
-    fn begin(queue: &mut Queue, now: u64) -> Option<BatchId> {
-        queue.advance(Monotonic(now));
-        queue.begin(9, false, Monotonic(now)).map(|(id, _)| id)
     }
 
     /// Fails the batch that is in flight; it waits for 100 ns.

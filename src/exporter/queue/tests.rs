@@ -7,15 +7,15 @@ fn queue(max_bytes: usize, max_items: Option<u64>) -> Queue {
     Queue::new(QueueSettings { max_bytes, max_items, max_spool_bytes: 1000, in_order: false })
 }
 
-fn batch(bytes: usize) -> Batch {
+pub(super) fn batch(bytes: usize) -> Batch {
     Batch { body: Bytes::from(vec![0; bytes]), items: 1, needs: Commit(0), origins: Origins::new() }
 }
 
-fn at(mono: u64) -> Now {
+pub(super) fn at(mono: u64) -> Now {
     Now { mono: Monotonic(mono), wall: UnixNanos(mono.cast_signed()) }
 }
 
-fn begin(queue: &mut Queue, now: u64) -> Option<BatchId> {
+pub(super) fn begin(queue: &mut Queue, now: u64) -> Option<BatchId> {
     queue.advance(Monotonic(now));
     queue.begin(9, false, Monotonic(now)).map(|(id, _)| id)
 }

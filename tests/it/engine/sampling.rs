@@ -50,7 +50,7 @@ fn request(number: usize, origin: Origin, depth: usize) -> Vec<Sent> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.div_ceil(4), ..ProptestConfig::default() })]
 
     /// All spans of a trace are kept or none is, and those that are kept say the same threshold and flags; a parent that
     /// is not sampled leaves nothing, and one that is leaves everything.

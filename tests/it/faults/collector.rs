@@ -45,7 +45,8 @@ async fn a_collector_that_is_killed_again_and_again_costs_no_span() -> Result<()
         let begun = now();
         let sending = async {
             let mut pace = tokio::time::interval(BURST_INTERVAL);
-            while begun.elapsed() < LOAD || load.len() < LEAST_SPANS {
+            let is_too_little = |load: &Load| load.len() < LEAST_SPANS && begun.elapsed() < LIMIT;
+            while begun.elapsed() < LOAD || is_too_little(&load) {
                 pace.tick().await;
                 load.send(&worker, WORKER, BURST, "").await?;
             }
@@ -77,6 +78,7 @@ async fn a_collector_that_is_killed_again_and_again_costs_no_span() -> Result<()
         sent?;
         killed?;
 
+        ensure!(load.len() >= LEAST_SPANS, "{} spans are no load", load.len());
         let ledger = bridge.settled(2 * load.len(), LIMIT).await?;
         let spans = &ledger.spans;
         ensure!(

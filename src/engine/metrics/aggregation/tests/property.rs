@@ -444,7 +444,7 @@ fn settings(is_delta: bool) -> MetricSettings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 4 / 5, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: (4 * ProptestConfig::default().cases).div_ceil(5), ..ProptestConfig::default() })]
 
     /// Every point, and what becomes of every measurement, is what the model says that counts everything anew; so it is in
     /// every aggregation that was restored on the way, in the middle of a collection too; and the laws hold.
