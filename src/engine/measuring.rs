@@ -26,6 +26,7 @@ use crate::engine::metrics::mapping::{Fate, Mapping, Verdict, measures_something
 use crate::engine::metrics::measured::{Loss, Measured, Weight};
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings};
 use crate::engine::naming::Name;
+use crate::engine::report::Lost;
 use crate::engine::sampler::{Question, Sampler};
 use crate::engine::settings::Settings;
 use crate::engine::span::{Span, SpanId, TraceId};
@@ -78,9 +79,7 @@ struct Taker<'a> {
     /// Where those go that may be offered later.
     tickets: Option<&'a mut Vec<Ticket>>,
     made: u32,
-    negative: u64,
-    no_room: u64,
-    conflicts: u64,
+    lost: Lost,
     overflowed: u64,
 }
 
@@ -105,17 +104,9 @@ impl Taker<'_> {
                 self.overflowed += 1;
                 series
             }
-            Recorded::NoRoom => {
-                self.no_room += 1;
-                return Err(Loss::NoRoom);
-            }
-            Recorded::Conflict => {
-                self.conflicts += 1;
-                return Err(Loss::Conflict);
-            }
-            Recorded::Negative => {
-                self.negative += 1;
-                return Err(Loss::Negative);
+            Recorded::Lost(loss) => {
+                self.lost.note(loss);
+                return Err(loss);
             }
         };
         self.made += 1;
@@ -239,9 +230,9 @@ impl WorkerState {
             None
         } else if verdict.is_not_finite {
             Some(DropReason::NoFiniteValue)
-        } else if made.no_room > 0 || verdict.no_room > 0 {
+        } else if made.lost.no_room > 0 || verdict.no_room > 0 {
             Some(DropReason::Overload)
-        } else if made.refused > 0 {
+        } else if made.lost != Lost::default() {
             Some(DropReason::Malformed)
         } else if verdict.not_finite > 0 {
             Some(DropReason::NoFiniteValue)
@@ -309,19 +300,16 @@ impl WorkerState {
             now: cx.now,
             tickets,
             made: 0,
-            negative: 0,
-            no_room: 0,
-            conflicts: 0,
+            lost: Lost::default(),
             overflowed: 0,
         };
         let verdict = map(mapping, &mut |measured| taker.take(measured));
-        let made =
-            Made { points: taker.made, no_room: taker.no_room, refused: taker.negative + taker.conflicts };
+        let made = Made { points: taker.made, lost: taker.lost };
         let notes = &mut self.ledger.notes;
         notes.measurements_not_finite += u64::from(verdict.not_finite);
-        notes.measurements_negative += taker.negative;
-        notes.measurements_no_room += taker.no_room + u64::from(verdict.no_room);
-        notes.measurements_conflict += taker.conflicts;
+        notes.measurements_negative += made.lost.negative;
+        notes.measurements_no_room += made.lost.no_room + u64::from(verdict.no_room);
+        notes.measurements_conflict += made.lost.conflict;
         notes.measurements_repeated += u64::from(verdict.repeated);
         notes.measurements_overflowed += taker.overflowed;
         if self.presence == Presence::Lost {
@@ -341,9 +329,7 @@ impl WorkerState {
 /// What came of the measurements that the mapping made.
 struct Made {
     points: u32,
-    no_room: u64,
-    /// Negative increments and conflicts.
-    refused: u64,
+    lost: Lost,
 }
 
 impl Shared<'_> {

@@ -50,6 +50,7 @@ use crate::engine::metrics::aggregation::lists::Lists;
 use crate::engine::metrics::aggregation::series::{Naming, Series, Stream};
 use crate::engine::metrics::aggregation::slab::{Slab, Slot};
 use crate::engine::metrics::aggregation::written::Written;
+use crate::engine::metrics::measured::Loss;
 use crate::engine::metrics::settings::{ExemplarFilter, MetricSettings, Temporality};
 use crate::time::UnixNanos;
 
@@ -84,12 +85,8 @@ pub(crate) enum Recorded {
     Series(SeriesId),
     /// It is in the series that takes what limits keep out.
     Overflowed(SeriesId),
-    /// Lost: the instance has all instruments that it may have, or is forgotten.
-    NoRoom,
-    /// Lost: an instrument with the same name has another unit or kind.
-    Conflict,
-    /// Lost: counters do not go down.
-    Negative,
+    /// It is in none.
+    Lost(Loss),
 }
 
 /// The series of a shard's instances.

@@ -24,11 +24,11 @@ pub(crate) struct Measured<'a> {
 /// Why a measurement went into no series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// An increment of a counter that is negative.
+    /// An increment of a counter that is negative: counters do not go down.
     Negative,
-    /// There is no room for its series.
+    /// The instance has all instruments that it may have, or is forgotten.
     NoRoom,
-    /// Another instrument has its name.
+    /// An instrument that has its name, or one in the way of it in Prometheus, has another unit or kind.
     Conflict,
 }
 

@@ -23,7 +23,7 @@ use crate::engine::metrics::aggregation::slab::Slot;
 use crate::engine::metrics::aggregation::value::{Taken, Value};
 use crate::engine::metrics::aggregation::{Aggregation, InstanceId, Recorded, SeriesId, generation};
 use crate::engine::metrics::instrument::{Instrument, Kind, Number};
-use crate::engine::metrics::measured::{Measured, PointKeys, Weight};
+use crate::engine::metrics::measured::{Loss, Measured, PointKeys, Weight};
 use crate::engine::metrics::prometheus::{Claim, claims, prometheus_name};
 use crate::engine::span::{SpanId, TraceId};
 use crate::engine::steps;
@@ -109,11 +109,11 @@ impl Aggregation {
     ) -> Recorded {
         if matches!(measured.instrument.kind, Kind::Counter) && measured.value.is_negative() {
             self.counters.negative += 1;
-            return Recorded::Negative;
+            return Recorded::Lost(Loss::Negative);
         }
         let stream = match self.known_stream(id, measured).map_or_else(|| self.stream(id, measured), Ok) {
             Ok(stream) => stream,
-            Err(lost) => return lost,
+            Err(loss) => return Recorded::Lost(loss),
         };
         let keys = measured.attributes;
         let mut taken = Taken { value: measured.value, times: 1, time, now };
@@ -171,11 +171,11 @@ impl Aggregation {
     }
 
     /// The stream of an instrument, found by name or made.
-    fn stream(&mut self, id: InstanceId, measured: &Measured<'_>) -> Result<Slot, Recorded> {
+    fn stream(&mut self, id: InstanceId, measured: &Measured<'_>) -> Result<Slot, Loss> {
         let instrument = measured.instrument;
         if self.instance(id).is_none() {
             self.counters.no_room += 1;
-            return Err(Recorded::NoRoom);
+            return Err(Loss::NoRoom);
         }
         let named = self.named_streams(id.slot, instrument);
         for slot in named.iter().copied() {
@@ -194,14 +194,14 @@ impl Aggregation {
             if !stream.is_questioned {
                 let kept = Arc::clone(&stream.instrument);
                 self.say_conflict(id.slot, kept, instrument);
-                return Err(Recorded::Conflict);
+                return Err(Loss::Conflict);
             }
         }
         named.into_iter().for_each(|slot| self.retire(slot));
         let instance = self.instances.get(id.slot).expect("seen above");
         if instance.streams.len() >= self.rules.max_instruments_per_worker {
             self.say_no_room(id.slot, instrument);
-            return Err(Recorded::NoRoom);
+            return Err(Loss::NoRoom);
         }
         let number = self.number();
         let slot = self.put_stream(Stream::new(number, id.slot, Arc::clone(instrument)));

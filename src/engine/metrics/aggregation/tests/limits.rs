@@ -46,8 +46,8 @@ fn the_limits_of_a_worker_keep_series_and_instruments_out() {
     assert!(matches!(bench.count(id, &a), Recorded::Series(_)));
     assert!(matches!(bench.count(id, &b), Recorded::Series(_)));
     assert!(matches!(bench.count(id, &c), Recorded::Overflowed(_)));
-    assert_eq!(bench.count(id, &d), Recorded::NoRoom);
-    assert_eq!(bench.count(id, &d), Recorded::NoRoom);
+    assert_eq!(bench.count(id, &d), Recorded::Lost(Loss::NoRoom));
+    assert_eq!(bench.count(id, &d), Recorded::Lost(Loss::NoRoom));
     assert!(matches!(bench.count(other, &d), Recorded::Series(_)), "another worker has its own limits");
     assert_eq!(bench.own.figures().no_room, 2);
     let notices = bench.own.take_notices();
@@ -111,11 +111,11 @@ fn one_name_with_another_unit_or_kind_is_a_conflict_that_is_said_once() {
     assert_eq!(bench.own.figures().series, 1);
     let others = [instrument("size", "s", Kind::Counter), instrument("Size", "By", Kind::Gauge)];
     for other in others.iter().chain(&others) {
-        assert_eq!(bench.count(id, other), Recorded::Conflict);
+        assert_eq!(bench.count(id, other), Recorded::Lost(Loss::Conflict));
     }
     let second = bench.attach("v");
     bench.count(second, &first);
-    assert_eq!(bench.count(second, &others[0]), Recorded::Conflict);
+    assert_eq!(bench.count(second, &others[0]), Recorded::Lost(Loss::Conflict));
     assert_eq!(bench.own.figures().conflicts, 5);
     let notices = bench.own.take_notices();
     let said: Vec<_> = notices
@@ -148,7 +148,7 @@ fn what_prometheus_would_take_for_one_is_a_conflict() {
     ];
     for (first, second) in &pairs {
         assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
-        assert_eq!(bench.count(id, second), Recorded::Conflict, "{second:?}");
+        assert_eq!(bench.count(id, second), Recorded::Lost(Loss::Conflict), "{second:?}");
         assert!(matches!(bench.count(id, first), Recorded::Series(_)), "{first:?}");
     }
     let figures = bench.own.figures();
@@ -156,7 +156,7 @@ fn what_prometheus_would_take_for_one_is_a_conflict() {
     assert_eq!(bench.own.take_notices().len(), 8, "each is said");
     // A third that is in conflict with two of them.
     assert!(matches!(bench.count(id, &instrument("x", "By", Kind::Gauge)), Recorded::Series(_)));
-    assert_eq!(bench.count(id, &instrument("x.duration", "By", Kind::Gauge)), Recorded::Conflict);
+    assert_eq!(bench.count(id, &instrument("x.duration", "By", Kind::Gauge)), Recorded::Lost(Loss::Conflict));
 }
 
 #[test]

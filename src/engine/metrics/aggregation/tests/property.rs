@@ -265,9 +265,9 @@ impl Run {
         let (expected, series) = match recorded {
             Recorded::Series(series) => ("series", Some(series)),
             Recorded::Overflowed(series) => ("overflowed", Some(series)),
-            Recorded::NoRoom => ("no room", None),
-            Recorded::Conflict => ("conflict", None),
-            Recorded::Negative => ("negative", None),
+            Recorded::Lost(Loss::NoRoom) => ("no room", None),
+            Recorded::Lost(Loss::Conflict) => ("conflict", None),
+            Recorded::Lost(Loss::Negative) => ("negative", None),
         };
         assert_eq!(expected, what);
         let (Some(series), Some(offered)) = (series, offered) else { return };

@@ -131,7 +131,11 @@ fn an_instrument_of_before_gives_way_to_what_other_settings_say() {
     let (now, third) =
         (instrument("size.bytes.total", "By", Kind::Counter), instrument("size", "s", Kind::Gauge));
     assert!(matches!(after.record(id, &now, INT(7), &[]), Recorded::Series(_)), "one name in Prometheus");
-    assert_eq!(after.record(id, &before, INT(1), &[]), Recorded::Conflict, "it has given way for good");
+    assert_eq!(
+        after.record(id, &before, INT(1), &[]),
+        Recorded::Lost(Loss::Conflict),
+        "it has given way for good"
+    );
     assert!(matches!(after.record(id, &third, INT(9), &[]), Recorded::Series(_)), "another name there");
     // The retirement is written as well.
     let (rows, _, head) = written(&mut after, true);
@@ -192,14 +196,14 @@ fn an_instrument_that_the_settings_still_say_stays() {
     let (rows, _, head) = written(&mut bench, true);
     let (mut same, _) = restored(&MetricSettings::default(), &rows, head);
     assert!(same.own.rejoin(id));
-    assert_eq!(same.count(id, &other), Recorded::Conflict, "as without the restart");
+    assert_eq!(same.count(id, &other), Recorded::Lost(Loss::Conflict), "as without the restart");
     let (rows, _, head) = written(&mut bench, true);
     let settings =
         MetricSettings { histogram: HistogramAggregation::Exponential, ..MetricSettings::default() };
     let (mut changed, _) = restored(&settings, &rows, head);
     assert!(changed.own.rejoin(id));
     changed.count(id, &before);
-    assert_eq!(changed.count(id, &other), Recorded::Conflict, "it has been measured under these");
+    assert_eq!(changed.count(id, &other), Recorded::Lost(Loss::Conflict), "it has been measured under these");
 }
 
 #[test]

@@ -160,8 +160,8 @@ fn a_counter_does_not_go_down() {
     let mut bench = Bench::new(&MetricSettings::default());
     let id = bench.attach("w");
     let calls = instrument("calls", "", Kind::Counter);
-    assert_eq!(bench.record(id, &calls, INT(-1), &[]), Recorded::Negative);
-    assert_eq!(bench.record(id, &calls, Number::Float(-0.5), &[]), Recorded::Negative);
+    assert_eq!(bench.record(id, &calls, INT(-1), &[]), Recorded::Lost(Loss::Negative));
+    assert_eq!(bench.record(id, &calls, Number::Float(-0.5), &[]), Recorded::Lost(Loss::Negative));
     let figures = bench.own.figures();
     assert_eq!((figures.negative, figures.instruments, figures.series), (2, 0, 0));
     assert!(matches!(bench.record(id, &calls, INT(0), &[]), Recorded::Series(_)));
@@ -280,7 +280,11 @@ fn an_instance_without_workers_is_repeated_once_then_ends_and_is_forgotten() {
     assert_eq!(numbers(&bench.collect(30.0))[0].3, Some(INT(1)));
     assert_eq!(numbers(&bench.collect(40.0))[0].3, None);
     assert_eq!(bench.own.figures(), AggregationFigures { expired: 1, ..AggregationFigures::default() });
-    assert_eq!(bench.count(id, &calls), Recorded::NoRoom, "whoever kept the id has nothing in its hands");
+    assert_eq!(
+        bench.count(id, &calls),
+        Recorded::Lost(Loss::NoRoom),
+        "whoever kept the id has nothing in its hands"
+    );
     let id = bench.attach("w");
     assert!(matches!(bench.count(id, &calls), Recorded::Series(_)));
 }
